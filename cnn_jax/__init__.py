@@ -1,0 +1,31 @@
+"""The classic convolutional networks, LeNet-5 (1998) to SENet (2018), in JAX and Flax linen.
+
+The public names load on first use, so `import cnn_jax` costs neither JAX nor any plotting or
+data library.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "UserError": "cnn_jax.errors",
+    "create_model": "cnn_jax.models",
+    "list_models": "cnn_jax.models",
+    "model_info": "cnn_jax.models",
+    "open_dataset": "cnn_jax.data",
+    "RECIPES": "cnn_jax.recipes",
+    "Recipe": "cnn_jax.recipes",
+}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'cnn_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

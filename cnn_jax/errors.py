@@ -1,0 +1,21 @@
+"""Mistakes of a user, told in one line: what was wrong and what would be right."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend. Its message is one line; commands print it and exit 2."""
+
+
+def did_you_mean(kind: str, name: str, choices: Iterable[str]) -> str:
+    """The line for an unknown name: `unknown KIND 'NAME'; did you mean A, B?`.
+
+    Without a near name it lists the first dozen choices instead.
+    """
+    choices = sorted(choices)
+    near = difflib.get_close_matches(name, choices, n=3, cutoff=0.6)
+    if near:
+        return f"unknown {kind} {name!r}; did you mean {', '.join(near)}?"
+    shown = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")
+    return f"unknown {kind} {name!r}; there are: {shown}"

@@ -1,0 +1,41 @@
+"""Shared by all tests: one folder of prepared data sets, and train.py as a user starts it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory) -> Path:
+    """Where TFDS sets are prepared, once a session."""
+    return tmp_path_factory.mktemp("tfds")
+
+
+@pytest.fixture
+def train_command(data_dir):
+    """The arguments and environment that start train.py as a process of its own."""
+
+    def command(*options) -> dict:
+        return {
+            "args": [sys.executable, str(ROOT / "train.py"), *map(str, options)],
+            "env": os.environ | {"TFDS_DATA_DIR": str(data_dir)},
+            "cwd": ROOT,
+            "text": True,
+        }
+
+    return command
+
+
+@pytest.fixture
+def run_train(train_command):
+    """Runs train.py to its end and returns the finished process with its output."""
+
+    def run(*options, **changes) -> subprocess.CompletedProcess:
+        return subprocess.run(**(train_command(*options) | changes), capture_output=True, timeout=600)
+
+    return run
