@@ -1,0 +1,20 @@
+"""What several families of networks share. Tensors are (B, H, W, C), channels last."""
+
+from cnn_jax.layers.blocks import ConvBN, SqueezeExcite
+from cnn_jax.layers.conv import Conv
+from cnn_jax.layers.norm import BatchNorm, LocalResponseNorm
+from cnn_jax.layers.pool import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
+from cnn_jax.layers.tap import tap
+
+__all__ = [
+    "BatchNorm",
+    "Conv",
+    "ConvBN",
+    "LocalResponseNorm",
+    "SqueezeExcite",
+    "adaptive_avg_pool",
+    "avg_pool",
+    "global_avg_pool",
+    "max_pool",
+    "tap",
+]

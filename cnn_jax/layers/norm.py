@@ -1,0 +1,113 @@
+"""Batch normalisation and local response normalisation."""
+
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over (B, H, W) or B (Ioffe & Szegedy 2015, 1502.03167, Alg. 1 and 2).
+
+    (B, ..., C) -> (B, ..., C) in `dtype`. Parameters `scale`, `bias` and the running `mean`,
+    `var` in the collection `batch_stats` are (C,) float32, and statistics are computed in
+    float32 whatever the compute type. Three separate switches:
+
+    - `train` (of the call): normalise with the batch's statistics, not the running ones;
+    - `update`: let the running statistics follow the batch's. None means "as `train` says".
+      They only move where the caller makes `batch_stats` mutable;
+    - `frozen`: globs over module paths such as ("stem/*", "stage1*"). A matching layer uses its
+      running statistics and leaves them alone, whatever the other two say.
+
+    Under jit with a sharded batch the statistics are those of the global batch. `group_size`
+    makes them those of consecutive groups of that many images (ghost batch norm), with the
+    same numbers on one device or many; the running statistics follow the mean over groups.
+
+    `momentum` is Flax's, 1 - PyTorch's: new = momentum * old + (1 - momentum) * batch.
+    `unbiased` stores n / (n - 1) times the batch variance, as PyTorch does; normalisation
+    itself always uses the biased one, as both do.
+
+    Raises:
+      ValueError: the batch does not divide into groups.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    update: bool | None = None
+    frozen: tuple[str, ...] = ()
+    group_size: int | None = None
+    unbiased: bool = False
+    scale_init: Callable = nn.initializers.ones_init()
+    bias_init: Callable = nn.initializers.zeros_init()
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        channels = x.shape[-1]
+        scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
+        bias = self.param("bias", self.bias_init, (channels,), jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
+
+        path = "/".join(self.path)
+        frozen = any(fnmatchcase(path, pattern) for pattern in self.frozen)
+        use_batch = train and not frozen
+        update = (train if self.update is None else self.update) and not frozen
+
+        mean, var = running_mean.value[None], running_var.value[None]  # (G, C)
+        if use_batch or update:
+            batch_mean, batch_var, count = self._batch_statistics(x)
+            if use_batch:
+                mean, var = batch_mean, batch_var
+            if update and not self.is_initializing() and self.is_mutable_collection("batch_stats"):
+                stored = batch_var * (count / max(count - 1, 1)) if self.unbiased else batch_var
+                for running, batch in ((running_mean, batch_mean), (running_var, stored)):
+                    running.value = self.momentum * running.value + (1 - self.momentum) * batch.mean(0)
+
+        gain = scale * lax.rsqrt(var + self.epsilon)
+        shift = bias - mean * gain
+        groups = gain.shape[0]
+        grouped = x.reshape(groups, -1, *x.shape[1:])
+        align = (groups, *(1,) * (x.ndim - 1), channels)
+        y = grouped * gain.reshape(align) + shift.reshape(align)
+        return y.reshape(x.shape).astype(self.dtype)
+
+    def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
+        """Mean and biased variance per group, (G, C) float32, and the values behind each."""
+        batch = x.shape[0]
+        size = self.group_size or batch
+        if batch % size:
+            raise ValueError(f"a batch of {batch} does not divide into batch-norm groups of {size}")
+        x = x.reshape(batch // size, -1, x.shape[-1]).astype(jnp.float32)
+        mean = x.mean(1)
+        # Two passes: E[x^2] - E[x]^2 loses the variance of a layer whose mean is large.
+        var = jnp.square(x - mean[:, None]).mean(1)
+        return mean, var, x.shape[1]
+
+
+class LocalResponseNorm(nn.Module):
+    """x / (k + a * sum over `size` neighbouring channels of x^2) ** beta, (..., C) -> (..., C).
+
+    Krizhevsky 2012, sec. 3.3: k, n, alpha, beta = 2, 5, 1e-4, 0.75, with a = alpha as the
+    formula is printed. Caffe and PyTorch divide: a = alpha / size (`divide_by_size`). The sum
+    over channel c runs from c - size // 2 to c + (size - 1) // 2, cut at the edges.
+    """
+
+    size: int = 5
+    alpha: float = 1e-4
+    beta: float = 0.75
+    k: float = 2.0
+    divide_by_size: bool = False
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        before, after = self.size // 2, (self.size - 1) // 2
+        squares = jnp.square(x.astype(jnp.float32))
+        squares = jnp.pad(squares, [(0, 0)] * (x.ndim - 1) + [(before, after)])
+        # Shifted slices, not reduce_window: measured four times faster on a CPU.
+        total = sum(squares[..., i : i + channels] for i in range(self.size))
+        alpha = self.alpha / self.size if self.divide_by_size else self.alpha
+        return (x * (self.k + alpha * total) ** -self.beta).astype(x.dtype)
