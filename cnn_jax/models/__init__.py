@@ -1,0 +1,47 @@
+"""The networks by name."""
+
+import inspect
+from fnmatch import fnmatchcase
+
+import flax.linen as nn
+
+from cnn_jax.errors import UserError, did_you_mean
+from cnn_jax.models import lenet
+from cnn_jax.models.card import ModelInfo
+
+FAMILIES = (lenet,)
+MODELS: dict[str, ModelInfo] = {row.name: row for family in FAMILIES for row in family.VARIANTS}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names that match a glob such as 'lenet*', sorted; empty if none does."""
+    return sorted(name for name in MODELS if fnmatchcase(name, pattern))
+
+
+def model_info(name: str) -> ModelInfo:
+    """The card of a network: paper, parameters, input size, mean and std.
+
+    Raises:
+      UserError: no such network; the message names the nearest.
+    """
+    if name not in MODELS:
+        raise UserError(did_you_mean("model", name, MODELS))
+    return MODELS[name]
+
+
+def create_model(name: str, **options) -> nn.Module:
+    """Builds a network, (B, H, W, C) float images -> (B, num_classes) float32 logits.
+
+    Every network takes `num_classes` (0 gives the features before the classifier) and `dtype`,
+    the compute type; parameters stay float32. Channels follow the input. Call it as
+    `model.init(key, images, train=False)` and `model.apply(variables, images, train=False)`.
+
+    Raises:
+      UserError: no such network, or an option that it does not have.
+    """
+    build = model_info(name).build
+    fields = [field for field in inspect.signature(build).parameters if field not in ("parent", "name")]
+    for option in options:
+        if option not in fields:
+            raise UserError(did_you_mean(f"option of {name}", option, fields))
+    return build(**options)
