@@ -1,0 +1,196 @@
+import io
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from cnn_jax import UserError, open_dataset
+
+PREPARE = """
+import io, sys
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+
+class {name}(tfds.core.GeneratorBasedBuilder):
+    name = "{tfds_name}"
+    VERSION = tfds.core.Version("1.2.0")
+
+    def _info(self):
+        features = {{"image": tfds.features.Image(shape={shape}), "label": tfds.features.{label}}}
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True,
+            supervised_keys=("image", "label"),
+        )
+
+    def _split_generators(self, dl_manager):
+        return {{"train": self._generate_examples(30), "test": self._generate_examples(20)}}
+
+    def _generate_examples(self, count):
+        pixels = np.random.default_rng(count).integers(0, 256, (count, 8, 6, 3), np.uint8)
+        for i in range(count):
+            png = io.BytesIO()
+            Image.fromarray(pixels[i]).save(png, "PNG")
+            png.seek(0)
+            yield i, {{"image": png, "label": i % 3}}
+
+
+{name}(data_dir=sys.argv[1], file_format="{file_format}").download_and_prepare()
+"""
+
+
+def prepare(folder, tfds_name="tiny_shapes", shape=(8, 6, 3), label='ClassLabel(names=["disc", "square", "star"])'):
+    """A TFDS directory by a builder that this process does not know, as a user would have it."""
+    class_name = tfds_name.title().replace("_", "")
+    script = PREPARE.format(name=class_name, tfds_name=tfds_name, shape=shape, label=label, file_format="array_record")
+    subprocess.run([sys.executable, "-c", script, str(folder)], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return prepare(tmp_path_factory.mktemp("tiny"))
+
+
+def test_any_prepared_tfds_set_is_read_by_name(tiny):
+    dataset = open_dataset("tiny_shapes", "test", tiny)
+    np.testing.assert_array_equal(dataset.images, np.random.default_rng(20).integers(0, 256, (20, 8, 6, 3), np.uint8))
+    assert dataset.labels.tolist() == [i % 3 for i in range(20)]
+    assert dataset.classes == ("disc", "square", "star")
+    assert len(open_dataset("tiny_shapes:1.2.0", "train", tiny)) == 30
+
+
+def test_tensorflow_is_not_imported(tiny):
+    script = (
+        f"import sys, cnn_jax; cnn_jax.open_dataset('tiny_shapes', 'train', {str(tiny)!r});"
+        "print('tensorflow' in sys.modules, 'jax' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "message"),
+    [
+        ("fashion_mnis", "train", "unknown data set 'fashion_mnis'; did you mean fashion_mnist?"),
+        ("mnist_5", "train", "unknown data set 'mnist_5'; did you mean mnist_5k"),
+        ("tiny_shapes", "tset", "unknown split of tiny_shapes 'tset'; did you mean test?"),
+        ("tiny_shapes:9.9.9", "train", "unknown version of tiny_shapes '9.9.9'; there are: 1.2.0"),
+        ("mnist_5k:9.9.9", "train", "Dataset mnist_5k cannot be loaded at version 9.9.9, only: 1.0.0"),
+        ("fashion_mnist", "train", "fashion_mnist is not prepared in"),
+        ("no such", "train", "cannot open data set 'no such'"),
+    ],
+)
+def test_a_wrong_name_is_one_quick_line(tiny, name, split, message):
+    start = time.monotonic()
+    with pytest.raises(UserError) as error:
+        open_dataset(name, split, tiny)
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert time.monotonic() - start < 10  # TFDS alone would ask the network for minutes
+
+
+def test_a_missing_directory_is_told(tmp_path):
+    with pytest.raises(UserError, match="nowhere is not a directory; name the one that holds fashion_mnist/"):
+        open_dataset("fashion_mnist", "train", tmp_path / "nowhere")
+
+
+def damaged(tiny, tmp_path, change):
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny, folder)
+    (folder / "downloads").exists() and shutil.rmtree(folder / "downloads")
+    change(folder / "tiny_shapes" / "1.2.0")
+    return folder
+
+
+def cut_shard(version):
+    shard = next(version.glob("*train*array_record*"))
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+
+
+def zero_shard(version):
+    shard = next(version.glob("*train*array_record*"))
+    shard.write_bytes(bytes(shard.stat().st_size))
+
+
+def remove_shard(version):
+    next(version.glob("*train*array_record*")).unlink()
+
+
+def say_tfrecord(version):
+    info = json.loads((version / "dataset_info.json").read_text())
+    (version / "dataset_info.json").write_text(json.dumps(info | {"fileFormat": "tfrecord"}))
+
+
+@pytest.mark.parametrize("damage", [cut_shard, zero_shard, remove_shard, say_tfrecord])
+def test_damaged_files_are_told_in_one_line(tiny, tmp_path, damage):
+    folder = damaged(tiny, tmp_path, damage)
+    with pytest.raises(UserError) as error:
+        open_dataset("tiny_shapes", "train", folder)
+    assert str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_tfrecord_directory_is_told_how_to_convert(tiny, tmp_path):
+    folder = damaged(tiny, tmp_path, say_tfrecord)
+    with pytest.raises(UserError, match="holds tfrecord files.*convert them once"):
+        open_dataset("tiny_shapes", "train", folder)
+
+
+def test_images_of_many_sizes_are_refused_for_now(tmp_path):
+    prepare(tmp_path, "tiny_photos", shape=(None, None, 3))
+    with pytest.raises(UserError, match="tiny_photos has images of shape .*one fixed size"):
+        open_dataset("tiny_photos", "train", tmp_path)
+
+
+def test_a_set_without_class_labels_is_refused(tmp_path):
+    prepare(tmp_path, "tiny_numbers", label="Scalar(np.int64)")
+    with pytest.raises(UserError, match="tiny_numbers is not an image classification set"):
+        open_dataset("tiny_numbers", "train", tmp_path)
+
+
+def test_mnist_5k_needs_no_tfds(monkeypatch, data_dir):
+    with_tfds = open_dataset("mnist_5k", "test", data_dir)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    without = open_dataset("mnist_5k", "test")
+    np.testing.assert_array_equal(with_tfds.images, without.images)
+    np.testing.assert_array_equal(with_tfds.labels, without.labels)
+    with pytest.raises(UserError, match="'cifar10' needs tensorflow-datasets"):
+        open_dataset("cifar10", "train")
+    with pytest.raises(UserError, match="unknown split of mnist_5k"):
+        open_dataset("mnist_5k", "validation")
+
+
+def test_leftovers_of_a_killed_preparation_do_not_pass_for_a_data_set(tmp_path):
+    (tmp_path / "mnist_5k" / "incomplete.ABC_1.0.0").mkdir(parents=True)
+    assert len(open_dataset("mnist_5k", "test", tmp_path)) == 1_000
+
+
+def test_a_version_folder_without_its_info_is_refused(tmp_path):
+    (tmp_path / "mnist_5k" / "1.0.0").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"1.0.0 is no whole data set \(no dataset_info.json\)"):
+        open_dataset("mnist_5k", "test", tmp_path)
+
+
+def test_two_processes_may_prepare_at_once(tmp_path):
+    script = f"import cnn_jax; print(len(cnn_jax.open_dataset('mnist_5k', 'train', {str(tmp_path)!r})))"
+    both = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate()[0].split()[-1] for process in both] == ["4000", "4000"]
+
+
+def test_an_unwritable_data_directory_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot prepare mnist_5k in"):
+        open_dataset("mnist_5k", "train", tmp_path / "file")
+
+
+def test_png_decoding_is_lossless():
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    png = io.BytesIO()
+    Image.fromarray(pixels).save(png, "PNG")
+    np.testing.assert_array_equal(np.asarray(Image.open(png)), pixels)
