@@ -1,0 +1,145 @@
+"""From a command line and JSON files to a recipe, without importing JAX."""
+
+import argparse
+import contextlib
+import difflib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import tyro
+
+from cnn_jax.errors import UserError, did_you_mean
+from cnn_jax.recipes import DEFAULT_RECIPE, RECIPES, Recipe
+from cnn_jax.recipes.configuration import flatten, read_json
+
+PROG = "train.py"
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+
+@dataclass(frozen=True)
+class Command:
+    """Trains a network: recipe -> data -> model -> state -> loop.
+
+    Every value of a recipe is an option, e.g. `train.py --epochs 5 --optimizer.lr 0.02`."""
+
+    config: Annotated[Recipe, tyro.conf.arg(name="")]
+    recipe: str = DEFAULT_RECIPE
+    """Where the values come from that are not given; --list-recipes shows them."""
+    from_json: Annotated[Path | None, tyro.conf.arg(name="config", metavar="FILE.json")] = None
+    """A JSON file of values, such as the config.json that a run leaves; the command line wins."""
+    list_recipes: Flag = False
+    """Show the recipes and stop."""
+    out: Path | None = None
+    """Folder for everything the run leaves; runs/RECIPE-DATE if not given."""
+    resume: Flag = False
+    """Go on with the run in --out, from its newest checkpoint."""
+    download: Flag = False
+    """Fetch and prepare the data set if it is not there."""
+
+
+def parse(argv: Sequence[str]) -> Command:
+    """Reads the options; values come from the recipe, then --config, then the command line.
+
+    With `--resume` and no `--recipe` or `--config` they come from the run's own config.json.
+
+    Raises:
+      UserError: an unknown recipe, option or value, or a JSON file that cannot serve.
+      SystemExit: after `--help`.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for option in ("--recipe", "--config", "--out"):
+        first.add_argument(option)
+    first.add_argument("--resume", action="store_true")
+    try:
+        given, _ = first.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error.argument_name} {error.message}") from None
+    if given.resume and not given.out:
+        raise UserError("--resume needs --out DIR, the folder of the run to go on with")
+    file = given.config
+    if given.resume and given.out and not given.recipe and not file:
+        file = Path(given.out) / "config.json"
+        if not file.is_file():
+            raise UserError(f"--resume found no run in {given.out}: {file} does not exist")
+    values = read_json(file) if file else {}
+    recipe = given.recipe or values.pop("recipe", DEFAULT_RECIPE)
+    values.pop("recipe", None)
+    if recipe not in RECIPES:
+        raise UserError(did_you_mean("recipe", str(recipe), RECIPES))
+    default = Command(config=RECIPES[recipe], recipe=recipe)
+    if values:
+        try:
+            default = _tyro(_as_options(values), default)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
+    return _tyro(argv, default)
+
+
+def recipe_table() -> str:
+    """A line for each recipe."""
+    head = ("recipe", "model", "dataset", "epochs", "batch", "lr", "schedule", "loss")
+    rows = [
+        (name, r.model, r.dataset, r.epochs, r.batch_size, r.optimizer.lr, r.schedule.kind, r.loss)
+        for name, r in RECIPES.items()
+    ]
+    widths = [max(len(str(row[i])) for row in (head, *rows)) for i in range(len(head))]
+    return "\n".join("  ".join(str(v).ljust(w) for v, w in zip(row, widths, strict=True)) for row in (head, *rows))
+
+
+def _as_options(values: dict) -> list[str]:
+    """JSON values as command-line options, so that both go through one parser and one set of errors."""
+    options = []
+    for key, value in flatten(values).items():
+        *parents, name = key.replace("_", "-").split(".")
+        if isinstance(value, bool):
+            options.append("--" + ".".join([*parents, name if value else f"no-{name}"]))
+        else:
+            listed = value if isinstance(value, list) else [value]
+            options += ["--" + ".".join([*parents, name]), *map(str, listed)]
+    return options
+
+
+def _tyro(argv: Sequence[str], default: Command) -> Command:
+    """tyro's parser, with its framed error messages turned into one line."""
+    message = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(message):
+            return tyro.cli(Command, args=list(argv), default=default, prog=PROG)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+    raise UserError(_one_line(message.getvalue())) from None
+
+
+def _one_line(frame: str) -> str:
+    """The sentence inside the frame that tyro draws, and the option that was probably meant."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│ ") for line in frame.splitlines()]
+    body = [line for line in lines if line and not line.startswith("╭")]
+    rule = next((i for i, line in enumerate(body) if line.startswith(("─", "╰"))), len(body))
+    text = " ".join(body[:rule]).replace("Unrecognized options:", "unknown option")
+    text = re.sub(r"^Error parsing (config\.\w+)?[: ]*", "", text)
+    if not text.startswith("unknown option"):
+        return f"{text.rstrip('.')}; --help shows all options"
+    known = _option_names(Command)
+    near = []
+    for option in re.findall(r"--[\w.-]+", text.replace("_", "-")):
+        same_end = [name for name in known if name.endswith("." + option[2:])]
+        near += same_end or difflib.get_close_matches(option, known, n=1)
+    return f"{text}; did you mean {', '.join(near)}?" if near else f"{text}; --help shows all options"
+
+
+def _option_names(cls: Any, prefix: str = "--") -> list[str]:
+    """Every option of a nest of dataclasses, as typed."""
+    names = []
+    for field in fields(cls):
+        hint = get_type_hints(cls)[field.name]
+        name = field.name.replace("_", "-")
+        if is_dataclass(hint):
+            names += _option_names(hint, prefix if hint is Recipe else f"{prefix}{name}.")
+        else:
+            names.append(f"{prefix}{'config' if name == 'from-json' else name}")
+    return names

@@ -1,0 +1,29 @@
+"""LeNet-5 on digits (LeCun 1998), sized for the 4,000 training images of mnist_5k and a laptop."""
+
+from cnn_jax.recipes.recipe import Augment, Optimizer, Recipe, Schedule
+
+# Sec. III.A distorts digits by "horizontal and vertical translations, scaling, squeezing,
+# horizontal shearing" without amounts; these keep a 28x28 digit legible.
+DISTORTIONS = Augment(rotate=10, translate=2, scale=0.12, shear=0.1)
+
+RECIPES = {
+    "lenet5_modern": Recipe(
+        model="lenet5_modern",
+        epochs=20,
+        batch_size=64,
+        optimizer=Optimizer(lr=0.05, momentum=0.9, weight_decay=5e-4),
+        schedule=Schedule(kind="cosine", warmup=1),
+        augment=DISTORTIONS,
+    ),
+    # The network, loss, input range, distortions and 20 passes of the paper. Its optimiser,
+    # stochastic diagonal Levenberg-Marquardt one pattern at a time (app. C), is replaced by SGD.
+    "lenet5_1998": Recipe(
+        model="lenet5",
+        loss="map",
+        epochs=20,
+        batch_size=32,
+        optimizer=Optimizer(lr=0.005, momentum=0.9),
+        schedule=Schedule(kind="cosine", warmup=1),
+        augment=DISTORTIONS,
+    ),
+}

@@ -1,0 +1,128 @@
+import dataclasses
+import json
+
+import pytest
+
+from cnn_jax import RECIPES, UserError
+from cnn_jax.recipes import Schedule
+from cnn_jax.recipes.command_line import parse, recipe_table
+from cnn_jax.recipes.configuration import to_json
+
+
+def test_no_options_give_the_default_recipe():
+    command = parse([])
+    assert command.recipe == "lenet5_modern"
+    assert command.config == RECIPES["lenet5_modern"]
+    assert (command.out, command.resume, command.download, command.list_recipes) == (None, False, False, False)
+
+
+def test_options_reach_into_the_recipe():
+    config = parse(
+        [
+            "--recipe",
+            "lenet5_1998",
+            "--epochs",
+            "3",
+            "--optimizer.lr",
+            "0.2",
+            "--optimizer.nesterov",
+            "--dtype",
+            "bfloat16",
+            "--schedule.kind",
+            "step",
+            "--schedule.boundaries",
+            "1",
+            "2.5",
+        ]
+    ).config
+    assert (config.model, config.epochs, config.dtype) == ("lenet5", 3, "bfloat16")
+    assert config.optimizer.lr == 0.2 and config.optimizer.nesterov
+    assert config.schedule == Schedule(kind="step", warmup=1, boundaries=(1.0, 2.5))
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_a_configuration_survives_its_json(recipe, tmp_path):
+    config = dataclasses.replace(
+        RECIPES[recipe], data_dir="/some where", schedule=Schedule(kind="step", boundaries=(1.5, 3.0))
+    )
+    (tmp_path / "c.json").write_text(json.dumps(to_json(recipe, config)))
+    command = parse(["--config", str(tmp_path / "c.json")])
+    assert (command.recipe, command.config) == (recipe, config)
+
+
+def test_the_command_line_wins_over_json_and_json_over_the_recipe(tmp_path):
+    (tmp_path / "c.json").write_text('{"epochs": 7, "seed": 5, "optimizer": {"nesterov": true}}')
+    config = parse(["--config", str(tmp_path / "c.json"), "--epochs", "2"]).config
+    assert (config.epochs, config.seed, config.optimizer.nesterov) == (2, 5, True)
+    assert config.optimizer.lr == RECIPES["lenet5_modern"].optimizer.lr
+    assert not parse(["--config", str(tmp_path / "c.json"), "--optimizer.no-nesterov"]).config.optimizer.nesterov
+
+
+def test_resume_takes_the_runs_own_configuration(tmp_path):
+    run = to_json("lenet5_1998", dataclasses.replace(RECIPES["lenet5_1998"], epochs=3))
+    (tmp_path / "config.json").write_text(json.dumps(run))
+    command = parse(["--resume", "--out", str(tmp_path)])
+    assert (command.recipe, command.config.epochs, command.resume) == ("lenet5_1998", 3, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--recipe lenet5_modrn", "unknown recipe 'lenet5_modrn'; did you mean lenet5_modern"),
+        ("--recipe", "--recipe expected one argument"),
+        ("--epoch 3", "unknown option --epoch, 3; did you mean --epochs?"),
+        ("--lr 3", "unknown option --lr, 3; did you mean --optimizer.lr?"),
+        ("--optimizer.lrr 3", "unknown option --optimizer.lrr, 3; did you mean --optimizer.lr?"),
+        ("--optimizer.lr fast", "could not convert string to float: 'fast'"),
+        ("--optimizer.lr -1", "optimizer.lr must be above 0, not -1.0"),
+        ("--epochs 0", "epochs must be at least 1, not 0"),
+        ("--epochs 2.5", "2.5"),
+        ("--epochs", "Missing value for argument '--epochs'"),
+        ("--loss mse", "invalid choice 'mse' for argument '--loss'. Expected one of ('cross_entropy', 'map')"),
+        ("extra", "unknown option extra"),
+        ("--config nowhere.json", "cannot read nowhere.json: No such file or directory"),
+        ("--resume", "--resume needs --out DIR, the folder of the run to go on with"),
+        ("--resume --out nowhere", "--resume found no run in nowhere"),
+    ],
+)
+def test_mistakes_are_one_line(options, message):
+    with pytest.raises(UserError) as error:
+        parse(options.split())
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"epochz": 3}', "unknown option --epochz, 3; did you mean --epochs?"),
+        ('{"optimizer": {"lr": "fast"}}', "could not convert string to float: 'fast'"),
+        ('{"epochs": 0}', "epochs must be at least 1, not 0"),
+        ('{"epochs": 3', "is not JSON"),
+        ("[1]", "must hold an object"),
+        ('{"recipe": "nope"}', "unknown recipe 'nope'"),
+        ('{"recipe": 3}', "unknown recipe '3'"),
+        ('{"optimizer": 3}', "--optimizer"),
+    ],
+)
+def test_mistakes_in_json_name_the_file(text, message, tmp_path):
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        parse(["--config", str(path)])
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert "recipe" in message or str(path) in str(error.value)
+
+
+def test_help_shows_every_value(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--recipe", "--config FILE.json", "--optimizer.weight-decay", "--augment.shear", "--resume"):
+        assert option in text
+
+
+def test_the_recipe_table_has_a_line_each():
+    lines = recipe_table().splitlines()
+    assert len(lines) == 1 + len(RECIPES)
+    assert {line.split()[0] for line in lines[1:]} == set(RECIPES)

@@ -1,0 +1,51 @@
+import dataclasses
+
+import pytest
+
+from cnn_jax import RECIPES, UserError, list_models
+from cnn_jax.recipes import Augment, Optimizer, Recipe, Schedule
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_names_a_registered_model(name):
+    assert RECIPES[name].model in list_models()
+
+
+def test_the_1998_recipe_trains_the_1998_network():
+    recipe = RECIPES["lenet5_1998"]
+    assert (recipe.model, recipe.loss, recipe.epochs) == ("lenet5", "map", 20)  # 20 passes, sec. III.B
+
+
+def test_a_recipe_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RECIPES["lenet5_modern"].epochs = 3
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Recipe("m", epochs=0), "epochs must be at least 1, not 0"),
+        (lambda: Recipe("m", batch_size=-4), "batch-size must be at least 1, not -4"),
+        (lambda: Recipe("m", seed=-1), "seed must be at least 0 and at most 4.29497e+09, not -1"),
+        (lambda: Recipe("m", label_smoothing=1.0), "label-smoothing must be at least 0 and at most 0.99, not 1.0"),
+        (lambda: Optimizer(lr=0.0), "optimizer.lr must be above 0, not 0.0"),
+        (lambda: Optimizer(lr=float("nan")), "optimizer.lr must be above 0, not nan"),
+        (lambda: Optimizer(lr=float("inf")), "optimizer.lr must be above 0, not inf"),
+        (lambda: Optimizer(momentum=1.5), "optimizer.momentum must be at least 0 and at most 1, not 1.5"),
+        (lambda: Optimizer(weight_decay=-1), "optimizer.weight-decay must be at least 0, not -1"),
+        (lambda: Schedule(warmup=-1), "schedule.warmup must be at least 0, not -1"),
+        (lambda: Schedule(factor=0), "schedule.factor must be above 0 and at most 1, not 0"),
+        (lambda: Schedule(patience=0), "schedule.patience must be at least 1, not 0"),
+        (lambda: Schedule(kind="step"), "schedule.boundaries must be given with schedule.kind=step, not ()"),
+        (
+            lambda: Schedule(kind="step", boundaries=(3, 2)),
+            "schedule.boundaries must be rising epochs above 0, not (3, 2)",
+        ),
+        (lambda: Augment(rotate=-1), "augment.rotate must be at least 0 and at most 180, not -1"),
+        (lambda: Augment(scale=1.0), "augment.scale must be at least 0 and at most 0.9, not 1.0"),
+    ],
+)
+def test_values_out_of_range_are_told_in_one_line(make, message):
+    with pytest.raises(UserError) as error:
+        make()
+    assert str(error.value) == message
