@@ -1,0 +1,1 @@
+"""Training: state, step, optimiser, loop, checkpoints, logs. A model is seen only as `apply`."""

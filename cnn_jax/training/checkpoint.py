@@ -1,0 +1,99 @@
+"""Checkpoints of the whole state: the newest and the best are kept."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from cnn_jax.errors import UserError
+from cnn_jax.training.state import TrainState
+
+BEST_BY = "test_top1"
+
+
+class Checkpoints:
+    """`DIR/STEP/` folders written by orbax in the background, each renamed into place when whole."""
+
+    def __init__(self, directory: str | Path):
+        """Opens or makes `directory`; leftovers of a killed writer are removed."""
+        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file
+        self.directory = Path(directory).absolute()
+        keep = policies.preservation_policy
+        best = keep.BestN(get_metric_fn=lambda m: m[BEST_BY], n=1, keep_checkpoints_without_metrics=False)
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            item_handlers=ocp.StandardCheckpointHandler(),
+            options=ocp.CheckpointManagerOptions(
+                best_fn=lambda metrics: metrics[BEST_BY],
+                preservation_policy=keep.AnyPreservationPolicy([keep.LatestN(1), best]),
+                todelete_subdir="deleted",  # a rename, so that a kill leaves no half-deleted step
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:
+        """Saves under the state's step; `metrics` with `test_top1` let it become the best."""
+        self._manager.save(
+            int(state.step),
+            args=ocp.args.StandardSave(_storable(state)),
+            metrics={BEST_BY: metrics[BEST_BY]} if metrics else None,
+        )
+        shutil.rmtree(self.directory / "deleted", ignore_errors=True)
+
+    def wait(self) -> None:
+        """Returns when everything saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def latest_step(self) -> int | None:
+        """The newest step on disk, None if there is none."""
+        return self._manager.latest_step()
+
+    def best_step(self) -> int | None:
+        """The step with the highest test_top1, None if there is none."""
+        return self._manager.best_step()
+
+    def restore(self, state: TrainState, step: int) -> TrainState:
+        """The state saved at `step`, laid out over devices as `state` is.
+
+        Raises:
+          UserError: the folder holds another model's or optimiser's state, or cannot be read.
+        """
+        target = _storable(state)
+        try:
+            saved = _shapes(self._manager.item_metadata(step).tree)
+        except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
+            raise UserError(f"checkpoint {self.directory / str(step)} cannot be read: {error}") from error
+        wanted = _shapes(target)
+        for name in sorted(saved | wanted):
+            if saved.get(name) != wanted.get(name):
+                raise UserError(
+                    f"checkpoint {self.directory / str(step)} is of another model or optimiser: {name} is "
+                    f"{saved.get(name, 'absent')} there, {wanted.get(name, 'absent')} here"
+                )
+        try:
+            restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        except Exception as error:  # as above
+            raise UserError(f"checkpoint {self.directory / str(step)} cannot be read: {error}") from error
+        return restored.replace(key=jax.random.wrap_key_data(restored.key))
+
+    def close(self) -> None:
+        """Waits and frees the threads."""
+        self._manager.close()
+        shutil.rmtree(self.directory / "deleted", ignore_errors=True)
+
+
+def _storable(state: TrainState) -> TrainState:
+    """The state with its key as plain uint32 data."""
+    return state.replace(key=jax.random.key_data(state.key))
+
+
+def _shapes(tree) -> dict[str, tuple[int, ...]]:
+    """Path -> shape, for arrays and for orbax's descriptions of them; orbax names tuples by position."""
+    return {
+        "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path): tuple(leaf.shape)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
+    }

@@ -1,0 +1,82 @@
+"""A run's numbers as they come: metrics.jsonl, TensorBoard events, a bar or plain lines."""
+
+import json
+import sys
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+HEAD = "  epoch     step  train loss  train top-1  test loss  test top-1  test top-5  tested       lr  images/s"
+
+
+class RunLog:
+    """Writes records of two kinds, told apart by `kind`.
+
+    train: step, epoch, loss, top1, lr, images_per_s, means over the steps since the record before.
+    test: step, epoch, loss, top1, top5, count, after each epoch over every test image.
+    """
+
+    def __init__(self, out: Path, *, epochs: int, steps_per_epoch: int, step: int):
+        """Opens the files of `out`. Records after `step`, from a run that died later, are dropped."""
+        self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
+        self.path = out / "metrics.jsonl"
+        kept = [record for record in read_metrics(self.path) if record["step"] <= step]
+        self.path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        self._file = self.path.open("a")
+        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1 if step else None)
+        print(HEAD, flush=True)
+        self._bar = tqdm(
+            total=epochs * steps_per_epoch,
+            initial=step,
+            unit="step",
+            leave=False,
+            mininterval=0.2,
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+        )
+
+    def write(self, kind: str, step: int, **values: float) -> None:
+        """Appends a record and its TensorBoard scalars."""
+        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if name not in ("epoch", "count"):
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def progress(self, step: int, means: dict | None = None) -> None:
+        """Moves the bar, and shows new means if given; nothing where stderr is no terminal."""
+        if means:
+            self._bar.set_description_str(f"epoch {-(-step // self.steps_per_epoch)}/{self.epochs}", refresh=False)
+            self._bar.set_postfix_str(
+                f"loss {means['loss']:.3f}, top-1 {means['top1']:.1%}, {means['images_per_s']:,.0f} images/s",
+                refresh=False,
+            )
+        self._bar.update(step - self._bar.n)
+
+    def epoch_line(self, step: int, train: dict, test: dict) -> None:
+        """One row of the table: an epoch's training means and its test."""
+        epoch = f"{step // self.steps_per_epoch}/{self.epochs}"
+        self._bar.write(
+            f"{epoch:>7}  {step:>7}  {train['loss']:>10.4f}  {train['top1']:>11.2%}  {test['loss']:>9.4f}"
+            f"  {test['top1']:>10.2%}  {test['top5']:>10.2%}  {test['count']:>6}  {train['lr']:>7.2g}"
+            f"  {train['images_per_s']:>8,.0f}"
+        )
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        """Ends the bar and the files."""
+        self._bar.close()
+        self._file.close()
+        self._board.close()
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The records of a metrics.jsonl; a last line cut by a kill is left out."""
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records

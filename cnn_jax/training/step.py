@@ -1,0 +1,90 @@
+"""One training step and one evaluation step, as pure functions of arrays.
+
+Bind the keyword arguments with functools.partial and jit the rest.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cnn_jax.training.state import TrainState
+
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Per image, (B, C) logits and (B, C) label probabilities -> (B,)."""
+    return optax.softmax_cross_entropy(logits, labels)
+
+
+def train_step(
+    state: TrainState,
+    batch: dict[str, jax.Array],
+    *,
+    apply: Callable,
+    optimizer: optax.GradientTransformationExtraArgs,
+    loss: Loss,
+    preprocess: Callable[[jax.Array, jax.Array | None], jax.Array],
+    num_classes: int,
+    label_smoothing: float = 0.0,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One step on `batch`: `image` (B, H, W, C) uint8, `label` (B,) int32 in [0, num_classes).
+
+    `apply` is the model's, `preprocess(images, key)` augments and normalises, `loss` maps logits
+    and label probabilities to a value per image. Step t's keys come from fold_in(state.key, t).
+
+    Returns the next state and device scalars: `loss`, the batch mean, and `top1`, its accuracy
+    in [0, 1], both of the augmented images before the step.
+    """
+    key_augment, key_dropout = jax.random.split(jax.random.fold_in(state.key, state.step))
+    images = preprocess(batch["image"], key_augment)
+    labels = optax.smooth_labels(jax.nn.one_hot(batch["label"], num_classes), label_smoothing)
+
+    def objective(params):
+        logits, changed = apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key_dropout},
+        )
+        return loss(logits, labels).mean(), (logits, changed.get("batch_stats", state.batch_stats))
+
+    (value, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=value)
+    state = state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )
+    return state, {"loss": value, "top1": jnp.mean(logits.argmax(-1) == batch["label"])}
+
+
+def eval_step(
+    variables: dict,
+    batch: dict[str, jax.Array],
+    *,
+    apply: Callable,
+    loss: Loss,
+    preprocess: Callable[[jax.Array, jax.Array | None], jax.Array],
+    num_classes: int,
+) -> dict[str, jax.Array]:
+    """What is to know of each image of a batch, (B,) each.
+
+    `loss` (of the unsmoothed label), `guess` (the winning class), `confidence` (softmax of the
+    guess), `top1` and `top5` (bool: label first, label among the first five; ties go to the
+    lower class).
+    """
+    logits = apply(variables, preprocess(batch["image"], None), train=False)
+    label = batch["label"]
+    best = jax.lax.top_k(logits, min(5, num_classes))[1]
+    return {
+        "loss": loss(logits, jax.nn.one_hot(label, num_classes)),
+        "guess": best[:, 0],
+        "confidence": jax.nn.softmax(logits).max(-1),
+        "top1": best[:, 0] == label,
+        "top5": (best == label[:, None]).any(-1),
+    }

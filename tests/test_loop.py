@@ -1,0 +1,107 @@
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from cnn_jax import UserError
+from cnn_jax.data.order import epoch_order
+from cnn_jax.training.logs import RunLog, read_metrics
+from cnn_jax.training.loop import Stopped, stop_signals, train
+
+
+class Counter:
+    """Stands for a state: it counts its steps and remembers the images it saw."""
+
+    def __init__(self, step=0, seen=()):
+        self.step, self.seen = step, list(seen)
+
+
+class Saves:
+    def __init__(self):
+        self.saved = []
+
+    def save(self, state, metrics=None):
+        self.saved.append((state.step, metrics and metrics["test_top1"]))
+
+    def wait(self):
+        pass
+
+
+def run(out, state, *, epochs=3, stop=(), loss=1.0, signal_at=None):
+    out.mkdir(exist_ok=True)
+    saves, stop = Saves(), list(stop)
+    log = RunLog(out, epochs=epochs, steps_per_epoch=5, step=state.step)
+
+    def step(state, indices):
+        if state.step == signal_at:
+            stop.append(signal.SIGTERM)
+        return Counter(state.step + 1, [*state.seen, *indices.tolist()]), {"loss": loss, "top1": 0.5}
+
+    try:
+        state, speed = train(
+            state,
+            step=step,
+            test=lambda state: {"test_loss": 0.1, "test_top1": state.step / 100, "test_top5": 1.0, "test_count": 7},
+            rate=lambda state, t: 0.1 * t,
+            order=lambda epoch: epoch_order(0, epoch, 23, 4),
+            epochs=epochs,
+            steps_per_epoch=5,
+            checkpoints=saves,
+            log=log,
+            stop=stop,
+        )
+    finally:
+        log.close()
+    return state, speed, saves.saved
+
+
+def test_it_trains_tests_and_saves_every_epoch(tmp_path):
+    state, speed, saved = run(tmp_path, Counter())
+    assert state.step == 15 and speed > 0
+    assert saved == [(5, 0.05), (10, 0.1), (15, 0.15)]
+    np.testing.assert_array_equal(state.seen, np.concatenate([epoch_order(0, e, 23, 4).ravel() for e in range(3)]))
+    records = read_metrics(tmp_path / "metrics.jsonl")
+    assert [(r["kind"], r["step"]) for r in records] == [
+        (kind, step) for step in (5, 10, 15) for kind in ("train", "test")
+    ]
+    assert records[0]["lr"] == pytest.approx(0.4)  # of step 4, the last of the epoch
+    assert records[1]["count"] == 7
+
+
+@pytest.mark.parametrize("start", [3, 5, 12])
+def test_from_any_step_it_sees_what_an_uninterrupted_run_sees(tmp_path, start):
+    whole, _, _ = run(tmp_path / "a", Counter())
+    rest, _, _ = run(tmp_path / "b", Counter(step=start))
+    assert rest.seen == whole.seen[4 * start :]
+
+
+def test_a_finished_run_has_nothing_to_do(tmp_path):
+    state, speed, saved = run(tmp_path, Counter(step=15))
+    assert (state.step, speed, saved) == (15, 0.0, [])
+
+
+def test_a_signal_saves_and_stops_in_mid_epoch(tmp_path):
+    with pytest.raises(Stopped, match="stopped by SIGTERM at step 8; the checkpoint is saved") as stopped:
+        run(tmp_path, Counter(), signal_at=7)
+    assert stopped.value.exit_code == 75
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, loss):
+    with pytest.raises(UserError, match="the training loss became (nan|inf); a lower --optimizer.lr may help"):
+        run(tmp_path, Counter(), loss=loss)
+
+
+def test_the_first_signal_is_noted_and_the_second_acts():
+    with pytest.raises(KeyboardInterrupt), stop_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop == [signal.SIGINT]
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_signal_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_signals():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,56 @@
+import json
+
+import pytest
+
+from cnn_jax import RECIPES, UserError
+from cnn_jax.recipes.configuration import to_json
+from cnn_jax.training.run_folder import free_name, open_run_folder, versions, write_json
+
+CONFIG = to_json("lenet5_modern", RECIPES["lenet5_modern"])
+
+
+def test_a_new_run_writes_its_configuration(tmp_path):
+    open_run_folder(tmp_path / "a" / "b", CONFIG, resume=False)
+    assert json.loads((tmp_path / "a" / "b" / "config.json").read_text()) == CONFIG
+
+
+def test_a_second_run_does_not_overwrite_the_first(tmp_path):
+    open_run_folder(tmp_path, CONFIG, resume=False)
+    with pytest.raises(UserError, match="already holds a run: continue it with --resume, or choose another --out"):
+        open_run_folder(tmp_path, CONFIG, resume=False)
+
+
+def test_resume_accepts_the_same_configuration_and_names_what_changed(tmp_path):
+    open_run_folder(tmp_path, CONFIG, resume=False)
+    open_run_folder(tmp_path, CONFIG, resume=True)
+    with pytest.raises(UserError, match="has another configuration: epochs: 20 -> 3; model: lenet5_modern -> lenet5"):
+        open_run_folder(tmp_path, CONFIG | {"epochs": 3, "model": "lenet5"}, resume=True)
+
+
+def test_resume_needs_a_run(tmp_path):
+    with pytest.raises(UserError, match="--resume found no run in"):
+        open_run_folder(tmp_path, CONFIG, resume=True)
+
+
+def test_an_unwritable_place_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to --out .*: Not a directory"):
+        open_run_folder(tmp_path / "file" / "run", CONFIG, resume=False)
+
+
+def test_free_name_counts_up(tmp_path):
+    for expected in ("run", "run-2", "run-3"):
+        path = free_name(tmp_path, "run")
+        assert path.name == expected
+        path.mkdir()
+
+
+def test_json_is_replaced_whole(tmp_path):
+    write_json(tmp_path / "s.json", {"a": 1})
+    write_json(tmp_path / "s.json", {"a": 2})
+    assert json.loads((tmp_path / "s.json").read_text()) == {"a": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
+
+
+def test_versions_name_the_stack():
+    assert {"cnn-jax", "jax", "flax", "optax", "orbax-checkpoint"} <= set(versions())

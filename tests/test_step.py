@@ -1,0 +1,145 @@
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnn_jax.layers import ConvBN, global_avg_pool
+from cnn_jax.training.state import TrainState
+from cnn_jax.training.step import cross_entropy, eval_step, train_step
+
+
+class Net(nn.Module):
+    """Batch norm and dropout in a few parameters."""
+
+    rate: float = 0.5
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = global_avg_pool(ConvBN(6, 3, name="stem")(x, train=train))
+        x = nn.Dropout(self.rate, deterministic=not train)(x)
+        return nn.Dense(10, name="head")(x)
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 1), np.uint8)
+BATCH = {"image": jnp.asarray(IMAGES), "label": jnp.arange(8) % 10}
+
+
+def preprocess(images, key):
+    images = images.astype(jnp.float32) / 255
+    return images if key is None else images + 0.1 * jax.random.normal(key, images.shape)
+
+
+def setup(net=None, optimizer=None):
+    net, optimizer = net or Net(), optimizer or optax.with_extra_args_support(optax.sgd(0.1, 0.9))
+    variables = net.init(jax.random.key(0), jnp.zeros((1, 6, 6, 1)), train=False)
+    state = TrainState.create(variables, optimizer, jax.random.key(1))
+    common = {"apply": net.apply, "loss": cross_entropy, "preprocess": preprocess, "num_classes": 10}
+    return state, partial(train_step, optimizer=optimizer, **common), partial(eval_step, **common)
+
+
+def test_a_step_changes_everything_that_it_should():
+    state, step, _ = setup()
+    after, metrics = step(state, BATCH)
+    assert int(after.step) == 1
+    for name in ("params", "batch_stats", "opt_state"):
+        before_leaves, after_leaves = (jax.tree.leaves(getattr(s, name)) for s in (state, after))
+        assert any(not np.array_equal(a, b) for a, b in zip(before_leaves, after_leaves, strict=True)), name
+    np.testing.assert_array_equal(jax.random.key_data(state.key), jax.random.key_data(after.key))
+    assert set(metrics) == {"loss", "top1"}
+
+
+def test_a_step_is_a_function_of_state_and_batch():
+    state, step, _ = setup()
+    for a, b in zip(*(jax.tree.leaves(step(state, BATCH)[0].params) for _ in range(2)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_each_step_draws_other_keys():
+    state, step, _ = setup()
+    losses = {float(step(state.replace(step=jnp.int32(t)), BATCH)[1]["loss"]) for t in range(4)}
+    assert len(losses) == 4
+
+
+def test_loss_and_gradient_are_those_of_the_definition():
+    state, step, _ = setup(Net(rate=0.0), optax.with_extra_args_support(optax.sgd(1.0)))
+    key, _ = jax.random.split(jax.random.fold_in(state.key, 0))
+    images = preprocess(BATCH["image"], key)
+
+    def loss(params):
+        logits, _ = Net(rate=0.0).apply(
+            {"params": params, "batch_stats": state.batch_stats}, images, train=True, mutable=["batch_stats"]
+        )
+        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(8), BATCH["label"]])
+
+    value, grads = jax.value_and_grad(loss)(state.params)
+    after, metrics = step(state, BATCH)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-6)
+    jax.tree.map(
+        lambda new, old, g: np.testing.assert_allclose(new, old - g, rtol=1e-5, atol=1e-7),
+        after.params,
+        state.params,
+        grads,
+    )
+
+
+def test_label_smoothing_mixes_in_all_classes():
+    state, step, _ = setup(Net(rate=0.0))
+    plain, smooth = (float(step(state, BATCH, label_smoothing=s)[1]["loss"]) for s in (0.0, 0.1))
+    assert plain != smooth
+    logits = np.random.default_rng(0).standard_normal((4, 10)).astype(np.float32)
+    target = 0.9 * np.eye(10)[:4] + 0.01  # u(k) = 1 / K (Szegedy 2016, sec. 7)
+    expected = -(target * jax.nn.log_softmax(logits)).sum(1)
+    np.testing.assert_allclose(cross_entropy(logits, optax.smooth_labels(np.eye(10)[:4], 0.1)), expected, rtol=1e-5)
+
+
+def test_losses_fall_on_a_batch_seen_again_and_again():
+    state, step, _ = setup(Net(rate=0.0))
+    step, losses = jax.jit(step), []
+    for _ in range(60):
+        state, metrics = step(state, BATCH)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def scripted(logits):
+    """eval_step on given logits."""
+    return eval_step(
+        {},
+        {"image": jnp.zeros((len(logits), 1, 1, 1)), "label": jnp.arange(len(logits)) % logits.shape[1]},
+        apply=lambda *_, **__: jnp.asarray(logits),
+        loss=cross_entropy,
+        preprocess=lambda images, key: images,
+        num_classes=logits.shape[1],
+    )
+
+
+def test_evaluation_matches_numpy():
+    logits = np.random.default_rng(0).standard_normal((50, 10)).astype(np.float32)
+    labels = np.arange(50) % 10
+    records = scripted(logits)
+    order = np.argsort(-logits, 1)
+    np.testing.assert_array_equal(records["guess"], order[:, 0])
+    np.testing.assert_array_equal(records["top1"], order[:, 0] == labels)
+    np.testing.assert_array_equal(records["top5"], (order[:, :5] == labels[:, None]).any(1))
+    probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(records["confidence"], probability.max(1), rtol=1e-5)
+    np.testing.assert_allclose(records["loss"], -np.log(probability[np.arange(50), labels]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_a_dead_network_is_right_by_chance_only(value):
+    records = scripted(np.full((50, 10), value, np.float32))
+    assert records["top1"].sum() == 5 and records["top5"].sum() == 25
+
+
+def test_top5_of_three_classes_is_everything():
+    assert scripted(np.eye(3, dtype=np.float32))["top5"].all()
+
+
+def test_evaluation_is_without_dropout_and_augmentation():
+    state, _, evaluate = setup()
+    np.testing.assert_array_equal(*(evaluate(state.variables, BATCH)["loss"] for _ in range(2)))
