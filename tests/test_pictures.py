@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cnn_jax.visualize import draw_confusion, draw_curves, draw_mistakes, draw_run, pictures
+
+RNG = np.random.default_rng(0)
+RECORDS = [
+    record
+    for epoch in (1, 2, 3)
+    for record in (
+        {"kind": "train", "step": epoch, "epoch": epoch, "loss": 1 / epoch, "top1": 0.8, "lr": 0.1, "images_per_s": 5},
+        {"kind": "test", "step": epoch, "epoch": epoch, "loss": 2 / epoch, "top1": 0.7, "top5": 1.0, "count": 1000},
+    )
+]
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are drawn, kept to be asked."""
+    drawn = []
+
+    class Kept(Figure):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            drawn.append(self)
+
+    monkeypatch.setattr(pictures, "Figure", Kept)
+    return drawn
+
+
+def is_a_picture(path):
+    pixels = np.asarray(Image.open(path).convert("L"))
+    return pixels.shape[0] > 200 and pixels.std() > 5
+
+
+def test_curves_have_labelled_axes_and_legends(tmp_path, figures):
+    draw_curves(RECORDS, tmp_path / "curves.png", "net on data")
+    assert is_a_picture(tmp_path / "curves.png")
+    (figure,) = figures
+    assert figure.get_suptitle() == "net on data: 70.00% of 1,000 test images"
+    for axes in figure.axes:
+        assert axes.get_xlabel() == "epoch" and axes.get_ylabel() and axes.get_legend()
+    loss, accuracy, _ = figure.axes
+    np.testing.assert_allclose(loss.lines[1].get_ydata(), [2, 1, 2 / 3])
+    np.testing.assert_allclose(accuracy.lines[0].get_ydata(), [80, 80, 80])
+
+
+def test_curves_of_an_unfinished_run_can_be_drawn(tmp_path):
+    draw_curves(RECORDS[:1], tmp_path / "curves.png", "net")
+    assert is_a_picture(tmp_path / "curves.png")
+
+
+@pytest.mark.parametrize("classes", [3, 10, 60])
+def test_confusion_shows_counts_where_they_are_legible(tmp_path, figures, classes):
+    matrix = RNG.integers(1, 9, (classes, classes))
+    draw_confusion(matrix, [f"class {i}" for i in range(classes)], tmp_path / "c.png", "net")
+    assert is_a_picture(tmp_path / "c.png")
+    axes = figures[0].axes[0]
+    shown = [int(text.get_text()) for text in axes.texts]
+    assert shown == (matrix.ravel().tolist() if classes <= 40 else [])
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("guess", "true class")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_mistakes_show_label_and_guess_the_surest_first(tmp_path, figures, channels):
+    images = RNG.integers(0, 256, (50, 9, 9, channels), np.uint8)
+    labels = np.arange(50) % 2
+    guesses = labels.copy()
+    guesses[[3, 7, 11]] = 2
+    confidences = np.linspace(0.5, 1, 50)
+    draw_mistakes(images, labels, guesses, confidences, ["cat", "dog", "hen"], tmp_path / "m.png", "net")
+    assert is_a_picture(tmp_path / "m.png")
+    texts = [axes.texts[0].get_text() for axes in figures[0].axes if axes.texts]
+    assert texts == [f"guess hen ({100 * confidences[i]:.0f}%)" for i in (11, 7, 3)]
+    assert [axes.get_title() for axes in figures[0].axes if axes.texts] == ["label dog"] * 3
+    assert figures[0].get_suptitle() == "net: 3 of 50 wrong, the surest 3 first"
+
+
+def test_a_perfect_network_has_an_empty_picture(tmp_path):
+    labels = np.zeros(4, int)
+    draw_mistakes(np.zeros((4, 5, 5, 1), np.uint8), labels, labels, np.ones(4), ["a"], tmp_path / "m.png", "net")
+    assert (tmp_path / "m.png").is_file()
+
+
+def test_a_run_gets_its_three_pictures(tmp_path):
+    images, labels = RNG.integers(0, 256, (6, 5, 5, 1), np.uint8), np.array([0, 1, 2, 0, 1, 2])
+    predictions = {"guess": np.array([0, 1, 1, 0, 1, 2]), "confidence": np.full(6, 0.8)}
+    draw_run(tmp_path, "net", RECORDS, images, labels, predictions, ["a", "b", "c"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["confusion.png", "curves.png", "mistakes.png"]

@@ -1,0 +1,256 @@
+"""train.py as a user runs it: whole processes, real kills."""
+
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+from conftest import ROOT
+
+SHORT = ("--epochs", 3, "--batch-size", 200)  # 60 steps, some seconds
+FILES = {
+    "checkpoints", "config.json", "confusion.png", "curves.png", "metrics.jsonl", "mistakes.png", "summary.json",
+    "tensorboard",
+}  # fmt: skip
+SUMMARY = [
+    "recipe", "model", "dataset", "seed", "steps", "params", "test_top1", "test_top5", "test_count", "params_digest",
+    "wall_s", "compile_s", "images_per_s", "device", "versions",
+]  # fmt: skip
+
+
+def summary(out) -> dict:
+    return json.loads((out / "summary.json").read_text())
+
+
+def start(train_command, *options) -> subprocess.Popen:
+    return subprocess.Popen(**train_command(*options), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_for_step(out, step, process, seconds=120):
+    """Returns when the run's metrics have reached `step`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        path = out / "metrics.jsonl"
+        if path.exists() and any(f'"step": {n}' in path.read_text() for n in range(step, step + 40)):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"step {step} not seen; exit {process.poll()}: {process.communicate()}")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data_dir):
+    """One uninterrupted short run, with what sys.modules held at its end."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    script = (
+        "import sys, train\n"
+        f"code = train.main({[*map(str, SHORT), '--out', str(out)]!r})\n"
+        "print('MODULES', code, 'tensorflow' in sys.modules, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"TFDS_DATA_DIR": str(data_dir)},
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    return out, done
+
+
+def test_a_run_leaves_everything_it_should(whole):
+    out, done = whole
+    assert {path.name for path in out.iterdir()} == FILES
+    found = summary(out)
+    assert list(found) == SUMMARY
+    assert (found["recipe"], found["model"], found["dataset"]) == ("lenet5_modern", "lenet5_modern", "mnist_5k")
+    assert (found["steps"], found["params"], found["test_count"]) == (60, 61_706, 1_000)
+    assert len(found["params_digest"]) == 64 and found["images_per_s"] > 0
+    assert 0.5 < found["test_top1"] <= found["test_top5"] <= 1
+    assert sorted(p.name for p in (out / "checkpoints").iterdir())[-1] == "60"
+
+
+def test_tensorflow_is_never_imported(whole):
+    assert whole[1].stdout.splitlines()[-1] == "MODULES 0 False False"
+
+
+def test_elsewhere_than_on_a_terminal_the_log_is_plain_lines(whole):
+    out, done = whole
+    lines = done.stdout.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.split()[0] == "epoch")
+    rows = [line.split() for line in lines[head + 1 : head + 4]]
+    assert [row[0] for row in rows] == ["1/3", "2/3", "3/3"]
+    assert {row[7] for row in rows} == {"1000"}  # every test image, once
+    assert "\r" not in done.stdout + done.stderr and done.stderr == ""
+
+
+def test_one_seed_gives_one_digest_and_another_seed_another(whole, run_train, tmp_path):
+    same = run_train(*SHORT, "--out", tmp_path / "same")
+    other = run_train(*SHORT, "--seed", 1, "--out", tmp_path / "other")
+    assert same.returncode == other.returncode == 0
+    assert summary(tmp_path / "same")["params_digest"] == summary(whole[0])["params_digest"]
+    assert summary(tmp_path / "other")["params_digest"] != summary(whole[0])["params_digest"]
+
+
+def test_a_run_killed_halfway_and_resumed_equals_an_uninterrupted_one(whole, train_command, run_train, tmp_path):
+    out = tmp_path / "run"
+    process = start(train_command, *SHORT, "--out", out)
+    wait_for_step(out, 40, process)
+    process.kill()
+    process.communicate()
+    assert not (out / "summary.json").exists()
+    resumed = run_train("--resume", "--out", out)
+    assert resumed.returncode == 0, resumed.stderr
+    assert summary(out)["params_digest"] == summary(whole[0])["params_digest"]
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps) and steps[-1] == 60  # no record stands twice
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(whole, train_command, run_train, tmp_path):
+    out = tmp_path / "run"
+    process = start(train_command, *SHORT, "--out", out)
+    while not (out / "config.json").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    resumed = run_train("--resume", "--out", out)
+    assert resumed.returncode == 0, resumed.stderr
+    assert summary(out)["params_digest"] == summary(whole[0])["params_digest"]
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_ctrl_c_and_sigterm_save_and_exit(whole, train_command, run_train, tmp_path, signum, code):
+    out = tmp_path / "run"
+    process = start(train_command, *SHORT, "--out", out)
+    wait_for_step(out, 20, process)
+    process.send_signal(signum)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == code and "Traceback" not in stderr
+    assert f"stopped by {signum.name} at step" in stdout and "--resume --out" in stdout
+    resumed = run_train("--resume", "--out", out)
+    assert resumed.returncode == 0, resumed.stderr
+    assert summary(out)["params_digest"] == summary(whole[0])["params_digest"]
+
+
+def test_a_finished_run_can_be_resumed_to_no_effect(whole, run_train):
+    before = summary(whole[0])
+    again = run_train("--resume", "--out", whole[0])
+    assert again.returncode == 0 and "complete" in again.stdout
+    assert summary(whole[0]) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--recipe", "lenet5_modrn"], "unknown recipe 'lenet5_modrn'; did you mean lenet5_modern"),
+        (["--epoch", "3"], "unknown option --epoch, 3; did you mean --epochs?"),
+        (["--optimizer.lr", "-1"], "optimizer.lr must be above 0"),
+        (["--model", "lenet"], "unknown model 'lenet'; did you mean lenet5"),
+        (["--dataset", "mnist_5kk"], "unknown data set 'mnist_5kk'; did you mean mnist_5k"),
+        (["--dataset", "fashion_mnist", "--data-dir", "/nowhere"], "/nowhere is not a directory"),
+        (["--dataset", "fashion_mnist"], "fashion_mnist is not prepared in"),
+        (["--out", "/dev/null/run"], "cannot write to --out /dev/null/run"),
+        (["--batch-size", "5000"], "--batch-size 5000 is more than the 4000 training images"),
+        (["--config", "/nowhere.json"], "cannot read /nowhere.json"),
+        (["--resume"], "--resume needs --out DIR"),
+        (["--resume", "--out", "/nowhere"], "--resume found no run in /nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(run_train, options, message):
+    done = run_train(*options)
+    assert done.returncode == 2
+    assert done.stderr.startswith("train.py: ") and message in done.stderr
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stdout + done.stderr
+
+
+def test_mistakes_about_a_run_folder_are_told_and_nothing_is_lost(whole, run_train):
+    before = summary(whole[0])
+    second = run_train(*SHORT, "--out", whole[0])
+    assert second.returncode == 2 and "already holds a run" in second.stderr
+    another = run_train("--resume", "--out", whole[0], "--recipe", "lenet5_1998")
+    assert another.returncode == 2 and "has another configuration" in another.stderr
+    assert "model: lenet5_modern -> lenet5" in another.stderr and another.stderr.count("\n") == 1
+    assert summary(whole[0]) == before
+
+
+def test_a_checkpoint_of_another_model_is_told(whole, run_train, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(whole[0], out)
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(config | {"model": "lenet5", "loss": "map"}))
+    done = run_train("--resume", "--out", out)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "is of another model or optimiser" in done.stderr
+
+
+def test_list_recipes_and_help_are_quick(run_train):
+    start = time.monotonic()
+    listed, helped = run_train("--list-recipes"), run_train("--help")
+    assert listed.returncode == helped.returncode == 0
+    assert "lenet5_1998" in listed.stdout and "--optimizer.lr" in helped.stdout
+    assert time.monotonic() - start < 20  # no JAX: two tenths of a second each on a quiet machine
+
+
+def test_the_bar_appears_on_a_terminal(train_command, tmp_path):
+    controller, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 110))
+    command = train_command("--epochs", 1, "--batch-size", 100, "--out", tmp_path / "run")
+    process = subprocess.Popen(**command, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    seen = b""
+    while True:
+        try:
+            chunk = os.read(controller, 65536)
+        except OSError:
+            break
+        if not chunk:
+            break
+        seen += chunk
+    assert process.wait() == 0
+    text = seen.decode()
+    assert re.search(r"loss \d\.\d+, top-1 \d+\.\d%, [\d,]+ images/s", text)
+    assert "epoch 1/1" in text and "\r" in text
+
+
+@pytest.mark.parametrize("recipe", ["lenet5_1998", "lenet5_modern"])
+@pytest.mark.parametrize("schedule", ["plateau", "step"])
+def test_other_schedules_train(run_train, tmp_path, recipe, schedule):
+    done = run_train(
+        "--recipe", recipe, "--epochs", 1, "--batch-size", 250, "--schedule.kind", schedule,
+        "--schedule.boundaries", 0.5, "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_tfds_and_matplotlib_it_still_trains(whole, train_command, tmp_path):
+    """A machine with JAX alone: the digits come from the package, the pictures are left out."""
+    out = tmp_path / "run"
+    script = (
+        "import sys\n"
+        "for name in ('tensorflow_datasets', 'grain', 'matplotlib'): sys.modules[name] = None\n"
+        f"import train; sys.exit(train.main({[*map(str, SHORT), '--out', str(out)]!r}))"
+    )
+    command = train_command() | {"args": [sys.executable, "-c", script]}
+    done = subprocess.run(**command, capture_output=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "no pictures: they need matplotlib" in done.stdout
+    assert summary(out)["params_digest"] == summary(whole[0])["params_digest"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "each", "mean"), [("lenet5_modern", 0.975, 0.98), ("lenet5_1998", 0.96, 0.965)])
+def test_recipes_reach_their_accuracy(run_train, tmp_path, recipe, each, mean):
+    top1 = []
+    for seed in range(3):
+        done = run_train("--recipe", recipe, "--seed", seed, "--out", tmp_path / str(seed))
+        assert done.returncode == 0, done.stderr
+        top1.append(summary(tmp_path / str(seed))["test_top1"])
+    assert min(top1) >= each and sum(top1) / 3 >= mean, top1

@@ -1,0 +1,187 @@
+"""Trains a classic convolutional network: recipe -> data -> model -> state -> loop.
+
+    uv run train.py                     LeNet-5 on 5,000 real digits, half a minute on a laptop
+    uv run train.py --list-recipes      what else there is
+    uv run train.py --recipe lenet5_1998 --epochs 5 --optimizer.lr 0.01
+    uv run train.py --resume --out DIR  go on after Ctrl-C, SIGTERM or a crash
+
+A run leaves config.json, metrics.jsonl, TensorBoard events, checkpoints, pictures and
+summary.json in --out. Exit codes: 0 done; 2 a mistake, told in one line; 130 after Ctrl-C and
+75 after SIGTERM, both with everything saved.
+"""
+
+import sys
+import time
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from cnn_jax.errors import UserError
+from cnn_jax.recipes.command_line import Command, parse, recipe_table
+from cnn_jax.recipes.configuration import to_json
+
+START = time.perf_counter()
+
+
+def run(command: Command) -> int:
+    """Trains as `command` says; everything it leaves is in the run's folder. Returns the exit code."""
+    # Imported here, not above: --help and a mistyped option need no JAX.
+    import jax
+    import jax.numpy as jnp
+
+    from cnn_jax.data import augment, open_dataset, order
+    from cnn_jax.evaluation import evaluate, summarize
+    from cnn_jax.models import create_model, lenet, model_info
+    from cnn_jax.training import checkpoint, logs, loop, optimizer, run_folder, sharding, step
+    from cnn_jax.training.state import TrainState, count, digest
+
+    # Recipe: what to train, and on which devices.
+    config, info = command.config, model_info(command.config.model)
+    mesh = sharding.data_mesh(config.batch_size)
+    everywhere, sharded = sharding.replicated(mesh), sharding.split(mesh)
+
+    # Data: small enough to live on every device as uint8; each step gathers its images there.
+    train_set, test_set = (
+        open_dataset(config.dataset, split, config.data_dir, download=command.download) for split in ("train", "test")
+    )
+    classes, channels = len(train_set.classes), train_set.images.shape[-1]
+    steps_per_epoch = len(train_set) // config.batch_size
+    if steps_per_epoch == 0:
+        raise UserError(f"--batch-size {config.batch_size} is more than the {len(train_set)} training images")
+    train_data, test_data = (
+        jax.device_put({"image": s.images, "label": s.labels}, everywhere) for s in (train_set, test_set)
+    )
+    height, width, _ = info.input_size
+
+    def batch(data, indices):
+        return jax.lax.with_sharding_constraint({key: values[indices] for key, values in data.items()}, sharded)
+
+    def preprocess(images, key):
+        images = augment.fit(images, (height, width))
+        if key is not None and any(vars(config.augment).values()):
+            images = augment.random_affine(key, images, **vars(config.augment))
+        return augment.normalize(images, info.mean, info.std)
+
+    # Model and state: made on the devices, or read from the newest checkpoint.
+    model = create_model(config.model, num_classes=classes, dtype=jnp.dtype(config.dtype))
+    optimise, rate = optimizer.make_optimizer(config.optimizer, config.schedule, config.epochs, steps_per_epoch)
+    key_init, key_train = jax.random.split(jax.random.key(config.seed))
+
+    @partial(jax.jit, out_shardings=everywhere)
+    def create_state():
+        variables = model.init(key_init, jnp.zeros((1, height, width, channels)), train=False)
+        return TrainState.create(variables, optimise, key_train)
+
+    state = create_state()
+    out = command.out or run_folder.free_name(Path("runs"), f"{command.recipe}-{datetime.now():%Y-%m-%d-%H%M%S}")
+    run_folder.open_run_folder(out, to_json(command.recipe, config), resume=command.resume)
+    checkpoints = checkpoint.Checkpoints(out / "checkpoints")
+    if command.resume and (newest := checkpoints.latest_step()) is not None:
+        state = checkpoints.restore(state, newest)
+    if (out / "summary.json").exists() and int(state.step) == config.epochs * steps_per_epoch:
+        print(f"the run in {out} is complete; nothing to do")
+        return 0
+    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    print(
+        f"{config.model}: {count(state.params):,} parameters, on {device}\n"
+        f"{config.dataset}: {len(train_set):,} training and {len(test_set):,} test images, {classes} classes\n"
+        f"{out}: from step {int(state.step)} to {config.epochs * steps_per_epoch}",
+        flush=True,
+    )
+
+    with loop.stop_signals() as stop:
+        # Steps: pure functions, compiled once and ahead, so that compiling is timed apart.
+        start = time.perf_counter()
+        loss = {"cross_entropy": step.cross_entropy, "map": lenet.map_loss}[config.loss]
+        common = {"apply": model.apply, "loss": loss, "preprocess": preprocess, "num_classes": classes}
+        train_on = partial(step.train_step, optimizer=optimise, label_smoothing=config.label_smoothing, **common)
+        test_on = partial(step.eval_step, **common)
+        indices = jax.device_put(jnp.zeros(config.batch_size, jnp.int32), sharded)
+        train_step = jax.jit(lambda state, data, i: train_on(state, batch(data, i)), donate_argnums=0)
+        train_step = train_step.lower(state, train_data, indices).compile()
+        test_step = jax.jit(lambda variables, data, i: test_on(variables, batch(data, i)))
+        test_step = test_step.lower(state.variables, test_data, indices).compile()
+        compile_s = time.perf_counter() - start
+
+        def predict(state):
+            step = lambda i: test_step(state.variables, test_data, jax.device_put(i, sharded))  # noqa: E731
+            return evaluate(step, len(test_set), config.batch_size)
+
+        # Loop.
+        log = logs.RunLog(out, epochs=config.epochs, steps_per_epoch=steps_per_epoch, step=int(state.step))
+        try:
+            state, images_per_s = loop.train(
+                state,
+                step=lambda state, i: train_step(state, train_data, jax.device_put(i, sharded)),
+                test=lambda state: summarize(predict(state)),
+                rate=lambda state, t: optimizer.learning_rate(rate, state.opt_state, t),
+                order=lambda epoch: order.epoch_order(config.seed, epoch, len(train_set), config.batch_size),
+                epochs=config.epochs,
+                steps_per_epoch=steps_per_epoch,
+                checkpoints=checkpoints,
+                log=log,
+                stop=stop,
+            )
+        except loop.Stopped as stopped:
+            print(f"{stopped}; go on with: uv run train.py --resume --out {out}", flush=True)
+            return stopped.exit_code
+        finally:
+            log.close()
+            checkpoints.close()
+
+    # What the run found.
+    predictions = predict(state)
+    tested = summarize(predictions)
+    title = f"{config.model} on {config.dataset}, seed {config.seed}"
+    try:
+        from cnn_jax.visualize import draw_run
+    except ImportError:
+        print("no pictures: they need matplotlib (pip install matplotlib)")
+    else:
+        records = logs.read_metrics(log.path)
+        draw_run(out, title, records, test_set.images, test_set.labels, predictions, test_set.classes)
+    summary = {
+        "recipe": command.recipe,
+        "model": config.model,
+        "dataset": config.dataset,
+        "seed": config.seed,
+        "steps": int(state.step),
+        "params": count(state.params),
+        "test_top1": tested["test_top1"],
+        "test_top5": tested["test_top5"],
+        "test_count": tested["test_count"],
+        "params_digest": digest(state),
+        "wall_s": round(time.perf_counter() - START, 2),
+        "compile_s": round(compile_s, 2),
+        "images_per_s": round(images_per_s, 1),
+        "device": device,
+        "versions": run_folder.versions(),
+    }
+    run_folder.write_json(out / "summary.json", summary)
+    wrong = len(test_set) - int(predictions["top1"].sum())
+    print(
+        f"\ntest top-1 {tested['test_top1']:.2%}: {wrong} of {tested['test_count']} images wrong after step "
+        f"{int(state.step)}; {summary['wall_s']:.0f} s, {images_per_s:,.0f} images/s\n"
+        f"{out}: curves.png, confusion.png, mistakes.png, summary.json, metrics.jsonl, tensorboard/, checkpoints/"
+    )
+    return 0
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command line; returns the exit code."""
+    try:
+        command = parse(argv)
+        if command.list_recipes:
+            print(recipe_table())
+            return 0
+        return run(command)
+    except UserError as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("train.py: stopped before the first step; nothing to save", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
