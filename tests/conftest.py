@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tfds_sets import prepare
 
 ROOT = Path(__file__).parent.parent
 
@@ -14,6 +15,12 @@ ROOT = Path(__file__).parent.parent
 def data_dir(tmp_path_factory) -> Path:
     """Where TFDS sets are prepared, once a session."""
     return tmp_path_factory.mktemp("tfds")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A folder with the TFDS set tiny_shapes: 30 and 20 images of 8x6 in colour, three classes."""
+    return prepare(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 import shutil
 
+import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 
@@ -20,8 +20,8 @@ def state_at(step: int, width: int = 3, momentum: float | None = 0.9) -> TrainSt
     return state.replace(step=jnp.int32(step))
 
 
-def leaves(state):
-    return jax.tree.leaves(state.replace(key=jax.random.key_data(state.key)))
+def with_key_data(state):
+    return state.replace(key=jax.random.key_data(state.key))
 
 
 @pytest.fixture
@@ -34,9 +34,7 @@ def test_the_whole_state_comes_back_bit_for_bit(folder):
     checkpoints.save(state_at(7))
     checkpoints.close()
     restored = Checkpoints(folder).restore(state_at(0), 7)
-    for saved, back in zip(leaves(state_at(7)), leaves(restored), strict=True):
-        np.testing.assert_array_equal(saved, back)
-    assert jax.tree.structure(restored) == jax.tree.structure(state_at(7))
+    chex.assert_trees_all_equal(with_key_data(state_at(7)), with_key_data(restored))
 
 
 def test_the_best_and_the_newest_are_kept(folder):

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnn_jax import UserError
 from cnn_jax.layers import Conv
 from cnn_jax.layers.conv import padding_pairs
 
@@ -53,7 +54,7 @@ def test_compute_type_changes_and_parameters_stay_float32():
 
 
 def test_channels_that_do_not_divide_by_groups_are_refused():
-    with pytest.raises(ValueError, match="6 input and 8 output channels must both divide by groups=4"):
+    with pytest.raises(UserError, match="6 input and 8 output channels must both divide by groups=4"):
         Conv(8, 3, groups=4).init(jax.random.key(0), jnp.ones((1, 5, 5, 6)))
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import create_model, model_info
+from cnn_jax import UserError, create_model, model_info
 from cnn_jax.models import lenet
 
 # Table I as printed: rows are S2 maps, columns C3 maps 0-15, X a connection.
@@ -151,12 +151,12 @@ def test_map_loss_is_finite_for_the_largest_distances():
 
 
 def test_other_image_sizes_are_refused_with_a_sentence():
-    with pytest.raises(ValueError, match=r"\(B, 32, 32, C\), got \(1, 28, 28, 1\); pad 28x28 digits by 2"):
+    with pytest.raises(UserError, match=r"\(B, 32, 32, C\), got \(1, 28, 28, 1\); pad 28x28 digits by 2"):
         create_model("lenet5").init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)), train=False)
 
 
 def test_1998_has_no_bitmaps_for_other_classes():
-    with pytest.raises(ValueError, match="num_classes must be 10 or 0, not 100; lenet5_modern takes any number"):
+    with pytest.raises(UserError, match="num_classes must be 10 or 0, not 100; lenet5_modern takes any number"):
         create_model("lenet5", num_classes=100).init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)), train=False)
 
 

@@ -28,9 +28,9 @@ class Saves:
         pass
 
 
-def run(out, state, *, epochs=3, stop=(), loss=1.0, signal_at=None):
+def run(out, state, *, epochs=3, loss=1.0, signal_at=None, saves=None):
     out.mkdir(exist_ok=True)
-    saves, stop = Saves(), list(stop)
+    saves, stop = saves or Saves(), []
     log = RunLog(out, epochs=epochs, steps_per_epoch=5, step=state.step)
 
     def step(state, indices):
@@ -81,10 +81,22 @@ def test_a_finished_run_has_nothing_to_do(tmp_path):
     assert (state.step, speed, saved) == (15, 0.0, [])
 
 
-def test_a_signal_saves_and_stops_in_mid_epoch(tmp_path):
-    with pytest.raises(Stopped, match="stopped by SIGTERM at step 8; the checkpoint is saved") as stopped:
-        run(tmp_path, Counter(), signal_at=7)
+@pytest.mark.parametrize(("signal_at", "saved"), [(7, [(5, 0.05), (8, None)]), (9, [(5, 0.05), (10, 0.1)])])
+def test_a_signal_saves_and_stops_the_run(tmp_path, signal_at, saved):
+    """In mid-epoch at once; at an epoch's end after its test, so that no test is ever missing."""
+    saves = Saves()
+    with pytest.raises(Stopped, match=f"stopped by SIGTERM at step {signal_at + 1}; the checkpoint is sav") as stopped:
+        run(tmp_path, Counter(), signal_at=signal_at, saves=saves)
     assert stopped.value.exit_code == 75
+    assert saves.saved == saved
+    assert [r["step"] for r in read_metrics(tmp_path / "metrics.jsonl") if r["kind"] == "test"] == [
+        step for step, top1 in saved if top1
+    ]
+
+
+def test_a_signal_in_the_last_step_lets_the_run_finish(tmp_path):
+    state, _, saved = run(tmp_path, Counter(), signal_at=14)
+    assert (state.step, saved[-1]) == (15, (15, 0.15))
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnn_jax import UserError
 from cnn_jax.layers import BatchNorm, ConvBN, LocalResponseNorm
 
 X = np.random.default_rng(0).normal(3, 2, (8, 5, 6, 4)).astype(np.float32)
@@ -87,7 +88,7 @@ def test_groups_normalise_each_by_its_own_statistics():
 
 
 def test_a_batch_that_does_not_divide_into_groups_is_refused():
-    with pytest.raises(ValueError, match="a batch of 8 does not divide into batch-norm groups of 3"):
+    with pytest.raises(UserError, match="a batch of 8 does not divide into batch-norm groups of 3"):
         apply(BatchNorm(group_size=3), train=True)
 
 

@@ -7,54 +7,9 @@ import time
 
 import numpy as np
 import pytest
+from tfds_sets import builder_code, prepare
 
 from cnn_jax import UserError, open_dataset
-
-PREPARE = """
-import io, sys
-import numpy as np
-import tensorflow_datasets as tfds
-from PIL import Image
-
-
-class {name}(tfds.core.GeneratorBasedBuilder):
-    name = "{tfds_name}"
-    VERSION = tfds.core.Version("1.2.0")
-
-    def _info(self):
-        features = {{"image": tfds.features.Image(shape={shape}), "label": tfds.features.{label}}}
-        return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True,
-            supervised_keys=("image", "label"),
-        )
-
-    def _split_generators(self, dl_manager):
-        return {{"train": self._generate_examples(30), "test": self._generate_examples(20)}}
-
-    def _generate_examples(self, count):
-        pixels = np.random.default_rng(count).integers(0, 256, (count, 8, 6, 3), np.uint8)
-        for i in range(count):
-            png = io.BytesIO()
-            Image.fromarray(pixels[i]).save(png, "PNG")
-            png.seek(0)
-            yield i, {{"image": png, "label": i % 3}}
-
-
-{name}(data_dir=sys.argv[1], file_format="{file_format}").download_and_prepare()
-"""
-
-
-def prepare(folder, tfds_name="tiny_shapes", shape=(8, 6, 3), label='ClassLabel(names=["disc", "square", "star"])'):
-    """A TFDS directory by a builder that this process does not know, as a user would have it."""
-    class_name = tfds_name.title().replace("_", "")
-    script = PREPARE.format(name=class_name, tfds_name=tfds_name, shape=shape, label=label, file_format="array_record")
-    subprocess.run([sys.executable, "-c", script, str(folder)], check=True, capture_output=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return prepare(tmp_path_factory.mktemp("tiny"))
 
 
 def test_any_prepared_tfds_set_is_read_by_name(tiny):
@@ -179,6 +134,43 @@ def test_two_processes_may_prepare_at_once(tmp_path):
     script = f"import cnn_jax; print(len(cnn_jax.open_dataset('mnist_5k', 'train', {str(tmp_path)!r})))"
     both = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate()[0].split()[-1] for process in both] == ["4000", "4000"]
+
+
+def run_script(code, folder):
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_download_prepares_a_set_that_is_not_there(tmp_path):
+    """A builder that TFDS knows by name; in place of a download it draws its images."""
+    code = (
+        builder_code("tiny_download", prepare_now=False)
+        + """
+import cnn_jax
+ask = lambda split, **options: cnn_jax.open_dataset("tiny_download", split, sys.argv[1], **options)
+try:
+    ask("train")
+except cnn_jax.UserError as error:
+    print(error)
+print(len(ask("train", download=True)), len(ask("test")), "tensorflow" in sys.modules)
+"""
+    )
+    first, *_, last = run_script(code, tmp_path)
+    assert "tiny_download is not prepared in" in first
+    assert "--download fetches and prepares it" in first
+    assert last == "30 20 False"
+
+
+def test_a_set_that_needs_tensorflow_to_be_prepared_says_how(tmp_path):
+    code = builder_code("tiny_archive", prepare_now=False).replace("return {", "import tensorflow_of_old; return {")
+    code += """
+import cnn_jax
+try:
+    cnn_jax.open_dataset("tiny_archive", "train", sys.argv[1], download=True)
+except cnn_jax.UserError as error:
+    print(error)
+"""
+    assert "TFDS needs tensorflow_of_old to prepare tiny_archive: run once with" in run_script(code, tmp_path)[-1]
 
 
 def test_an_unwritable_data_directory_is_told(tmp_path):

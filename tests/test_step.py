@@ -1,5 +1,6 @@
 from functools import partial
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -54,8 +55,7 @@ def test_a_step_changes_everything_that_it_should():
 
 def test_a_step_is_a_function_of_state_and_batch():
     state, step, _ = setup()
-    for a, b in zip(*(jax.tree.leaves(step(state, BATCH)[0].params) for _ in range(2)), strict=True):
-        np.testing.assert_array_equal(a, b)
+    chex.assert_trees_all_equal(*(step(state, BATCH)[0].params for _ in range(2)))
 
 
 def test_each_step_draws_other_keys():
@@ -78,12 +78,8 @@ def test_loss_and_gradient_are_those_of_the_definition():
     value, grads = jax.value_and_grad(loss)(state.params)
     after, metrics = step(state, BATCH)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-6)
-    jax.tree.map(
-        lambda new, old, g: np.testing.assert_allclose(new, old - g, rtol=1e-5, atol=1e-7),
-        after.params,
-        state.params,
-        grads,
-    )
+    by_hand = jax.tree.map(lambda w, g: w - g, state.params, grads)
+    chex.assert_trees_all_close(after.params, by_hand, rtol=1e-5, atol=1e-7)
 
 
 def test_label_smoothing_mixes_in_all_classes():

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cnn_jax.errors import UserError
+
 IntPair = int | tuple[int, int]
 Padding = int | tuple[tuple[int, int], tuple[int, int]]
 
@@ -45,7 +47,7 @@ class Conv(nn.Module):
     "SAME": on even sizes with stride 2 that shifts the image by a pixel against PyTorch.
 
     Raises:
-      ValueError: C or `features` does not divide by `groups`.
+      UserError: C or `features` does not divide by `groups`.
     """
 
     features: int
@@ -62,7 +64,7 @@ class Conv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         channels = x.shape[-1]
         if channels % self.groups or self.features % self.groups:
-            raise ValueError(
+            raise UserError(
                 f"{channels} input and {self.features} output channels must both divide by groups={self.groups}"
             )
         shape = (*pair(self.kernel_size), channels // self.groups, self.features)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cnn_jax.errors import UserError
+
 
 class BatchNorm(nn.Module):
     """Batch normalisation over (B, H, W) or B (Ioffe & Szegedy 2015, 1502.03167, Alg. 1 and 2).
@@ -31,7 +33,7 @@ class BatchNorm(nn.Module):
     itself always uses the biased one, as both do.
 
     Raises:
-      ValueError: the batch does not divide into groups.
+      UserError: the batch does not divide into groups.
     """
 
     momentum: float = 0.9
@@ -80,7 +82,7 @@ class BatchNorm(nn.Module):
         batch = x.shape[0]
         size = self.group_size or batch
         if batch % size:
-            raise ValueError(f"a batch of {batch} does not divide into batch-norm groups of {size}")
+            raise UserError(f"a batch of {batch} does not divide into batch-norm groups of {size}")
         x = x.reshape(batch // size, -1, x.shape[-1]).astype(jnp.float32)
         mean = x.mean(1)
         # Two passes: E[x^2] - E[x]^2 loses the variance of a layer whose mean is large.

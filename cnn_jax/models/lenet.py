@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnn_jax.errors import UserError
 from cnn_jax.layers import Conv, max_pool, tap
 from cnn_jax.layers.conv import convolve
 from cnn_jax.models.card import ModelInfo
@@ -115,9 +116,9 @@ class TableConv(nn.Module):
 
 
 def check_size(x: jax.Array) -> None:
-    """Raises a ValueError unless x is (B, 32, 32, C)."""
+    """Raises a UserError unless x is (B, 32, 32, C)."""
     if x.ndim != 4 or x.shape[1:3] != (32, 32):
-        raise ValueError(f"LeNet-5 takes images (B, 32, 32, C), got {x.shape}; pad 28x28 digits by 2 pixels a side")
+        raise UserError(f"LeNet-5 takes images (B, 32, 32, C), got {x.shape}; pad 28x28 digits by 2 pixels a side")
 
 
 class LeNet5(nn.Module):
@@ -128,7 +129,7 @@ class LeNet5(nn.Module):
     With `num_classes=0` the 84 values of F6. Taps: c1, s2, c3, s4, c5, f6.
 
     Raises:
-      ValueError: another image size, or `num_classes` other than 10 and 0: the paper draws a
+      UserError: another image size, or `num_classes` other than 10 and 0: the paper draws a
         bitmap for each of ten digits.
     """
 
@@ -140,7 +141,7 @@ class LeNet5(nn.Module):
         del train  # nothing in this network behaves differently in training
         check_size(x)
         if self.num_classes not in (0, 10):
-            raise ValueError(
+            raise UserError(
                 f"lenet5 compares with the bitmaps of ten digits: num_classes must be 10 or 0, not "
                 f"{self.num_classes}; lenet5_modern takes any number"
             )
@@ -168,7 +169,7 @@ class LeNet5Modern(nn.Module):
     `num_classes=0` the 84 values of F6. Taps: c1, s2, c3, s4, c5, f6.
 
     Raises:
-      ValueError: another image size.
+      UserError: another image size.
     """
 
     num_classes: int = 10

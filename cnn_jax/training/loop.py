@@ -61,7 +61,8 @@ def train(
     `order(epoch)` gives the image numbers of every step, (steps_per_epoch, batch) int32;
     `step(state, indices)` trains on one row of it; `test(state)` gives what
     evaluation.summarize gives; `rate(state, t)` is the learning rate that step t used. After
-    each epoch the network is tested and saved; a signal in `stop` saves and ends the run.
+    each epoch the network is tested and saved. A signal in `stop` saves and ends the run after the
+    current step, or after the test if that step was an epoch's last.
 
     Returns the final state, and images/s without tests and saves.
 
@@ -82,7 +83,7 @@ def train(
                 means = meter.read(rate(state, position - 1))
                 log.write("train", step=position, epoch=position / steps_per_epoch, **means)
             log.progress(position, means)
-            if stop:
+            if stop and position % steps_per_epoch:
                 checkpoints.save(state)
                 checkpoints.wait()
                 raise Stopped(stop[0], position)
@@ -92,6 +93,9 @@ def train(
         log.write("test", step=position, epoch=position / steps_per_epoch, **record)
         log.epoch_line(position, meter.epoch_means(), record)
         checkpoints.save(state, tested)
+        if stop and position < epochs * steps_per_epoch:
+            checkpoints.wait()
+            raise Stopped(stop[0], position)
     checkpoints.wait()
     return state, images / seconds if seconds else 0.0
 
