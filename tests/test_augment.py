@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax.data.augment import fit, normalize, random_affine
+from cnn_jax.data.augment import fit, make_preprocess, normalize, random_affine
 
 DIGIT = np.zeros((1, 32, 32, 1), np.uint8)
 DIGIT[0, 8:24, 10:20, 0] = np.random.default_rng(0).integers(50, 256, (16, 10))
@@ -61,6 +61,24 @@ def test_translation_moves_by_up_to_so_many_pixels():
     assert np.abs(shifts).max() <= 3.01
     assert np.abs(shifts).max(0).min() > 2.7 and np.abs(shifts.mean(0)).max() < 0.5
     np.testing.assert_allclose(moved.sum((1, 2, 3)), DIGIT.sum(), rtol=1e-4)  # nothing left the frame
+
+
+def test_translation_is_not_stretched_by_the_rest():
+    disc = np.zeros((1, 41, 41, 1), np.float32)
+    disc[0, 16:25, 16:25] = 255
+    moved = np.asarray(random_affine(jax.random.key(0), np.repeat(disc, 200, 0), rotate=45, translate=5, scale=0.4))
+    shifts = np.abs([centre(image) - 20 for image in moved])
+    assert 4.5 < shifts.max() < 5.1
+
+
+@pytest.mark.parametrize("rotate", [0, 30])
+def test_preprocess_is_fit_then_distortion_then_normalize(rotate):
+    images, key = DIGIT[:, 4:28, 4:28], jax.random.key(0)
+    amounts = {"rotate": rotate, "translate": 0.0, "scale": 0.0, "shear": 0.0}
+    preprocess = make_preprocess((32, 32), (0.1,), (0.3,), amounts)
+    np.testing.assert_allclose(preprocess(images, None), normalize(DIGIT, (0.1,), (0.3,)), rtol=1e-6)
+    expected = random_affine(key, DIGIT, rotate=rotate) if rotate else DIGIT
+    np.testing.assert_allclose(preprocess(images, key), normalize(expected, (0.1,), (0.3,)), rtol=1e-5)
 
 
 def test_rotation_matches_pillow():

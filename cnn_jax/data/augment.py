@@ -1,5 +1,7 @@
 """From uint8 pixels to what a network sees, on the device and inside the compiled step."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
@@ -22,6 +24,23 @@ def fit(images: jax.Array, size: tuple[int, int]) -> jax.Array:
 def normalize(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
     """uint8 (or float in [0, 255]) -> float32 (image / 255 - mean) / std, per channel."""
     return (images.astype(jnp.float32) / 255 - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+
+
+def make_preprocess(
+    size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...], distortions: dict[str, float]
+) -> Callable[[jax.Array, jax.Array | None], jax.Array]:
+    """The function (images, key) -> what a network sees: fit, random_affine if a key is given, normalize.
+
+    `distortions` are random_affine's amounts; if all are 0 nothing is distorted.
+    """
+
+    def preprocess(images: jax.Array, key: jax.Array | None) -> jax.Array:
+        images = fit(images, size)
+        if key is not None and any(distortions.values()):
+            images = random_affine(key, images, **distortions)
+        return normalize(images, mean, std)
+
+    return preprocess
 
 
 def random_affine(
@@ -55,7 +74,7 @@ def random_affine(
 
     centre = jnp.array([(height - 1) / 2, (width - 1) / 2])
     grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), -1) - centre
-    places = jnp.einsum("bij,hwj->bihw", matrix, grid) + (centre - shift)[:, :, None, None]
+    places = jnp.einsum("bij,bhwj->bihw", matrix, grid - shift[:, None, None]) + centre[:, None, None]
 
     def sample(image: jax.Array, place: jax.Array) -> jax.Array:
         by_channel = jax.vmap(lambda channel: map_coordinates(channel, list(place), order=1), -1, -1)
