@@ -13,9 +13,15 @@ def did_you_mean(kind: str, name: str, choices: Iterable[str]) -> str:
 
     Without a near name it lists the first dozen choices instead.
     """
-    choices = sorted(choices)
-    near = difflib.get_close_matches(name, choices, n=3, cutoff=0.6)
+    choices = sorted(set(choices))
+    near = difflib.get_close_matches(name.lower(), choices, n=3, cutoff=0.6)
     if near:
         return f"unknown {kind} {name!r}; did you mean {', '.join(near)}?"
     shown = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")
     return f"unknown {kind} {name!r}; there are: {shown}"
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, cut to one line of at most 300 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

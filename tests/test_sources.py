@@ -1,9 +1,13 @@
+import importlib.util
 import io
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +42,8 @@ def test_tensorflow_is_not_imported(tiny):
         ("tiny_shapes:9.9.9", "train", "unknown version of tiny_shapes '9.9.9'; there are: 1.2.0"),
         ("mnist_5k:9.9.9", "train", "Dataset mnist_5k cannot be loaded at version 9.9.9, only: 1.0.0"),
         ("fashion_mnist", "train", "fashion_mnist is not prepared in"),
+        ("mnist_5k:abc", "train", "mnist_5k has no version 'abc'; a version is like 1.0.0"),
+        ("MNIST_5K", "train", "unknown data set 'MNIST_5K'; did you mean mnist_5k"),
         ("no such", "train", "cannot open data set 'no such'"),
     ],
 )
@@ -91,8 +97,12 @@ def test_damaged_files_are_told_in_one_line(tiny, tmp_path, damage):
 
 def test_a_tfrecord_directory_is_told_how_to_convert(tiny, tmp_path):
     folder = damaged(tiny, tmp_path, say_tfrecord)
-    with pytest.raises(UserError, match="holds tfrecord files.*convert them once"):
+    with pytest.raises(UserError, match="holds tfrecord files.*convert them once") as error:
         open_dataset("tiny_shapes", "train", folder)
+    module = Path(importlib.util.find_spec("tensorflow_datasets.scripts.convert_format").origin).read_text()
+    flags = re.findall(r"--(\w+)=", str(error.value))
+    assert flags == ["dataset_version_dir", "out_file_format", "out_dir"]
+    assert all(f"'{flag}'" in module for flag in flags)
 
 
 def test_images_of_many_sizes_are_refused_for_now(tmp_path):
@@ -177,6 +187,21 @@ def test_an_unwritable_data_directory_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot prepare mnist_5k in"):
         open_dataset("mnist_5k", "train", tmp_path / "file")
+
+
+def test_the_default_place_need_not_be_writable(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    script = "import cnn_jax; print(len(cnn_jax.open_dataset('mnist_5k', 'train')))"
+    env = os.environ | {"TFDS_DATA_DIR": str(tmp_path / "file")}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.splitlines()[-1] == "4000"
+
+
+def test_labels_out_of_range_are_told(tmp_path):
+    code = builder_code("tiny_unlabelled").replace('"label": i % 3', '"label": -1')
+    run_script(code, tmp_path)
+    with pytest.raises(UserError, match="tiny_unlabelled test has labels from -1 to -1, not 0 to 2; is it a split wit"):
+        open_dataset("tiny_unlabelled", "test", tmp_path)
 
 
 def test_png_decoding_is_lossless():

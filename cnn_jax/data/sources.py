@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cnn_jax.data import mnist_5k
-from cnn_jax.errors import UserError, did_you_mean
+from cnn_jax.errors import UserError, did_you_mean, first_line
 
 READ_CHUNK = 1_000  # records a read; a progress step
 
@@ -48,11 +48,15 @@ def open_dataset(name: str, split: str, data_dir: str | Path | None = None, *, d
     except ImportError:
         if name != "mnist_5k":
             raise UserError(f"data set {name!r} needs tensorflow-datasets: pip install tensorflow-datasets") from None
-        check_split(name, split, mnist_5k.SPLITS)
-        return Dataset(name, split, *mnist_5k.read_split(split), mnist_5k.CLASSES)
+        return _from_package(split)
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS warns of every folder that it meets
-    builder = _prepared_builder(tfds, name, data_dir, download)
+    try:
+        builder = _prepared_builder(tfds, name, data_dir, download)
+    except NotWritable:
+        if name != "mnist_5k" or data_dir is not None:
+            raise
+        return _from_package(split)  # no place for TFDS's files, but the digits are here anyway
     check_split(name, split, builder.info.splits)
     image_key, label_key = _keys(tfds, builder)
     try:
@@ -64,9 +68,24 @@ def open_dataset(name: str, split: str, data_dir: str | Path | None = None, *, d
         images = np.stack([record[image_key] for record in records])
         labels = np.array([record[label_key] for record in records], np.int32)
     except (OSError, RuntimeError, ValueError, IndexError, KeyError, NotImplementedError) as error:
-        raise UserError(f"cannot read {name} {split} in {builder.data_dir}: {_first_line(error)}") from error
+        raise UserError(f"cannot read {name} {split} in {builder.data_dir}: {first_line(error)}") from error
     classes = tuple(builder.info.features[label_key].names)
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise UserError(
+            f"{name} {split} has labels from {labels.min()} to {labels.max()}, not 0 to {len(classes) - 1}; "
+            f"is it a split without labels?"
+        )
     return Dataset(name, split, images, labels, classes)
+
+
+class NotWritable(UserError):
+    """The folder for prepared data sets cannot be made or written."""
+
+
+def _from_package(split: str) -> Dataset:
+    """mnist_5k without TFDS."""
+    check_split("mnist_5k", split, mnist_5k.SPLITS)
+    return Dataset("mnist_5k", split, *mnist_5k.read_split(split), mnist_5k.CLASSES)
 
 
 def check_split(name: str, split: str, splits) -> None:
@@ -88,19 +107,21 @@ def _prepared_builder(tfds, name: str, data_dir, download: bool):
         there = sorted(path.name for path in (Path(data_dir) / base).glob("*.*.*")) if data_dir and version else []
         if there:
             raise UserError(did_you_mean(f"version of {base}", version, there)) from None
-        raise UserError(
-            did_you_mean("data set", name, ["mnist_5k", *tfds.list_builders(with_community_datasets=False)])
-        ) from None
+        known = {"mnist_5k", *tfds.list_builders(with_community_datasets=False)}
+        if version and base in known:
+            raise UserError(f"{base} has no version {version!r}; a version is like 1.0.0") from None
+        raise UserError(did_you_mean("data set", name, known)) from None
     except Exception as error:  # a bad version or config, a damaged dataset_info.json, an import of its own
-        raise UserError(f"cannot open data set {name!r}: {_first_line(error.__cause__ or error)}") from error
+        raise UserError(f"cannot open data set {name!r}: {first_line(error.__cause__ or error)}") from error
     if builder.data_path.exists() and not (builder.data_path / "dataset_info.json").exists():
         raise UserError(f"{builder.data_dir} is no whole data set (no dataset_info.json); remove it and start again")
     if builder.is_prepared():
         if builder.info.file_format.value != "array_record":
             raise UserError(
                 f"{builder.data_dir} holds {builder.info.file_format.value} files, which need TensorFlow to read; "
-                f"convert them once: uv run --with tensorflow -m tensorflow_datasets.scripts.convert_format "
-                f"--root_data_dir={builder.data_dir} --out_file_format=array_record --out_path=DIR"
+                f"convert them once: uv run --with tensorflow python -m "
+                f"tensorflow_datasets.scripts.convert_format --dataset_version_dir={builder.data_dir} "
+                f"--out_file_format=array_record --out_dir=DIR/{builder.name}/{builder.version}"
             )
         return builder
     if builder.name != "mnist_5k" and not download:
@@ -123,14 +144,17 @@ def _prepare(tfds, builder):
             builder.download_and_prepare(file_format="array_record")
     except ImportError as error:
         raise UserError(
-            f"TFDS needs {error.name or 'another package'} to prepare {builder.name}: run once with "
-            f"`uv run --with tensorflow train.py --dataset {builder.name} --download`"
+            f"TFDS needs {error.name or 'another package'} to prepare {builder.name}: run once with `uv run --with "
+            f"tensorflow train.py --dataset {builder.name} --data-dir {builder._data_dir_root} --download`"
         ) from error
     except Exception as error:  # whatever a builder, a server or a disk comes up with
         fresh = tfds.builder(builder.name, data_dir=builder._data_dir_root, try_gcs=False)
         if fresh.is_prepared():  # another process was faster
             return fresh
-        raise UserError(f"cannot prepare {builder.name} in {builder.data_dir}: {_first_line(error)}") from error
+        told = f"cannot prepare {builder.name} in {builder.data_dir}: {first_line(error)}"
+        if isinstance(error, OSError) and error.errno:  # the disk's; a server's has no errno
+            raise NotWritable(f"{told}; --data-dir DIR names another place") from error
+        raise UserError(told) from error
     return builder
 
 
@@ -147,7 +171,3 @@ def _keys(tfds, builder) -> tuple[str, str]:
             f"so far cnn_jax trains on 8-bit images of one fixed size"
         )
     return image_key, label_key
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
