@@ -1,5 +1,8 @@
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -75,13 +78,16 @@ def test_resume_takes_the_runs_own_configuration(tmp_path):
         ("--optimizer.lrr 3", "unknown option --optimizer.lrr, 3; did you mean --optimizer.lr?"),
         ("--optimizer.lr fast", "could not convert string to float: 'fast'"),
         ("--optimizer.lr -1", "optimizer.lr must be above 0, not -1.0"),
-        ("--epochs 0", "epochs must be at least 1, not 0"),
+        ("--epochs 0", "epochs must be at least 1 and at most 1,000,000, not 0"),
         ("--epochs 2.5", "2.5"),
         ("--epochs", "Missing value for argument '--epochs'"),
         ("--loss mse", "invalid choice 'mse' for argument '--loss'. Expected one of ('cross_entropy', 'map')"),
         ("extra", "unknown option extra"),
         ("--config nowhere.json", "cannot read nowhere.json: No such file or directory"),
         ("--resume", "--resume needs --out DIR, the folder of the run to go on with"),
+        ("--recipe=", "--recipe is empty; leave it out or give it a value"),
+        ("--config=", "--config is empty"),
+        ("--out=", "--out is empty"),
         ("--resume --out nowhere", "--resume found no run in nowhere"),
     ],
 )
@@ -94,14 +100,24 @@ def test_mistakes_are_one_line(options, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"epochz": 3}', "unknown option --epochz, 3; did you mean --epochs?"),
-        ('{"optimizer": {"lr": "fast"}}', "could not convert string to float: 'fast'"),
-        ('{"epochs": 0}', "epochs must be at least 1, not 0"),
+        ('{"epochz": 3}', "unknown value 'epochz'; did you mean epochs?"),
+        ('{"optimizer": {"lrr": 3}}', "unknown value 'optimizer.lrr'; did you mean optimizer.lr"),
+        ('{"optimizer": {"lr": "fast"}}', 'optimizer.lr must be a number, not "fast"'),
+        ('{"optimizer": {"nesterov": 1}}', "optimizer.nesterov must be true or false, not 1"),
+        ('{"optimizer": 3}', "optimizer must be an object, not 3"),
+        ('{"epochs": 2.5}', "epochs must be a whole number, not 2.5"),
+        ('{"epochs": true}', "epochs must be a whole number, not true"),
+        ('{"epochs": 0}', "epochs must be at least 1"),
+        ('{"dataset": null}', "dataset must be text, not null"),
+        ('{"loss": "mse"}', 'loss must be one of cross_entropy, map, not "mse"'),
+        ('{"schedule": {"boundaries": 3}}', "schedule.boundaries must be a list of numbers, not 3"),
+        ('{"resume": true}', "unknown value 'resume'"),
+        ('{"help": true}', "unknown value 'help'"),
+        ('{"out": "x"}', "unknown value 'out'"),
         ('{"epochs": 3', "is not JSON"),
         ("[1]", "must hold an object"),
         ('{"recipe": "nope"}', "unknown recipe 'nope'"),
-        ('{"recipe": 3}', "unknown recipe '3'"),
-        ('{"optimizer": 3}', "--optimizer"),
+        ('{"recipe": ["a"]}', "unknown recipe"),
     ],
 )
 def test_mistakes_in_json_name_the_file(text, message, tmp_path):
@@ -111,6 +127,25 @@ def test_mistakes_in_json_name_the_file(text, message, tmp_path):
         parse(["--config", str(path)])
     assert message in str(error.value) and "\n" not in str(error.value)
     assert "recipe" in message or str(path) in str(error.value)
+
+
+def test_whole_floats_pass_for_whole_numbers(tmp_path):
+    (tmp_path / "c.json").write_text('{"epochs": 10.0, "seed": 1e3, "optimizer": {"lr": 1}}')
+    config = parse(["--config", str(tmp_path / "c.json")]).config
+    assert (config.epochs, config.seed, config.optimizer.lr) == (10, 1000, 1.0)
+    assert isinstance(config.epochs, int)
+
+
+@pytest.mark.parametrize(
+    "environment", [{"PYTHONIOENCODING": "ascii"}, {"COLUMNS": "30"}, {"PYTHONIOENCODING": "utf-8"}]
+)
+def test_one_line_whatever_the_terminal(environment):
+    parse = "from cnn_jax.recipes.command_line import parse"
+    code = f"{parse}\ntry: parse(['--lr', 'x' * 60])\nexcept Exception as error: print(error)"
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment, check=True
+    ).stdout
+    assert out == f"unknown option --lr, {'x' * 60}; did you mean --optimizer.lr?\n"
 
 
 def test_help_shows_every_value(capsys):

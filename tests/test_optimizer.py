@@ -54,6 +54,10 @@ def test_step_falls_at_its_boundaries():
     np.testing.assert_allclose(values, expected, rtol=1e-5)
 
 
+def test_two_falls_in_one_step_both_count():
+    np.testing.assert_allclose(rates(Schedule(kind="step", boundaries=(1.0, 1.001)))[20], 0.001, rtol=1e-5)
+
+
 def test_cosine_is_half_a_period():
     expected = 0.05 * (1 + np.cos(np.pi * np.arange(100) / 100))
     np.testing.assert_allclose(rates(Schedule(kind="cosine")), expected, rtol=1e-4, atol=1e-8)

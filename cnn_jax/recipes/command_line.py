@@ -4,8 +4,9 @@ import argparse
 import contextlib
 import difflib
 import io
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -14,7 +15,7 @@ import tyro
 
 from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.recipes import DEFAULT_RECIPE, RECIPES, Recipe
-from cnn_jax.recipes.configuration import flatten, read_json
+from cnn_jax.recipes.configuration import override, read_json
 
 PROG = "train.py"
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -58,25 +59,26 @@ def parse(argv: Sequence[str]) -> Command:
         given, _ = first.parse_known_args(argv)
     except argparse.ArgumentError as error:
         raise UserError(f"{error.argument_name} {error.message}") from None
-    if given.resume and not given.out:
+    for option, value in vars(given).items():
+        if value == "":
+            raise UserError(f"--{option} is empty; leave it out or give it a value")
+    if given.resume and given.out is None:
         raise UserError("--resume needs --out DIR, the folder of the run to go on with")
     file = given.config
-    if given.resume and given.out and not given.recipe and not file:
+    if given.resume and given.recipe is None and file is None:
         file = Path(given.out) / "config.json"
         if not file.is_file():
             raise UserError(f"--resume found no run in {given.out}: {file} does not exist")
-    values = read_json(file) if file else {}
-    recipe = given.recipe or values.pop("recipe", DEFAULT_RECIPE)
-    values.pop("recipe", None)
+    values = {} if file is None else read_json(file)
+    named = values.pop("recipe", DEFAULT_RECIPE)
+    recipe = str(named) if given.recipe is None else given.recipe
     if recipe not in RECIPES:
-        raise UserError(did_you_mean("recipe", str(recipe), RECIPES))
-    default = Command(config=RECIPES[recipe], recipe=recipe)
-    if values:
-        try:
-            default = _tyro(_as_options(values), default)
-        except UserError as error:
-            raise UserError(f"{file}: {error}") from None
-    return _tyro(argv, default)
+        raise UserError(did_you_mean("recipe", recipe, RECIPES))
+    try:
+        config = override(RECIPES[recipe], values)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    return _tyro(argv, Command(config=config, recipe=recipe))
 
 
 def recipe_table() -> str:
@@ -90,29 +92,36 @@ def recipe_table() -> str:
     return "\n".join("  ".join(str(v).ljust(w) for v, w in zip(row, widths, strict=True)) for row in (head, *rows))
 
 
-def _as_options(values: dict) -> list[str]:
-    """JSON values as command-line options, so that both go through one parser and one set of errors."""
-    options = []
-    for key, value in flatten(values).items():
-        *parents, name = key.replace("_", "-").split(".")
-        if isinstance(value, bool):
-            options.append("--" + ".".join([*parents, name if value else f"no-{name}"]))
-        else:
-            listed = value if isinstance(value, list) else [value]
-            options += ["--" + ".".join([*parents, name]), *map(str, listed)]
-    return options
-
-
 def _tyro(argv: Sequence[str], default: Command) -> Command:
     """tyro's parser, with its framed error messages turned into one line."""
-    message = io.StringIO()
+
+    def parsed() -> Command:
+        return tyro.cli(Command, args=list(argv), default=default, prog=PROG)
+
+    if {"-h", "--help"} & set(argv):
+        return parsed()
+    # A wide terminal that knows UTF-8, whatever this one is: a frame of known shape, no broken lines.
+    frame = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     try:
-        with contextlib.redirect_stderr(message):
-            return tyro.cli(Command, args=list(argv), default=default, prog=PROG)
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-    raise UserError(_one_line(message.getvalue())) from None
+        with _columns("10000"), contextlib.redirect_stdout(frame), contextlib.redirect_stderr(frame):
+            return parsed()
+    except SystemExit:
+        frame.seek(0)
+        raise UserError(_one_line(frame.read())) from None
+
+
+@contextlib.contextmanager
+def _columns(columns: str) -> Generator[None]:
+    """Inside, the terminal is said to be so wide."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = columns
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
 
 
 def _one_line(frame: str) -> str:

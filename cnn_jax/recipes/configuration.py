@@ -1,11 +1,13 @@
 """Configurations as JSON: what a run writes down and is compared with when it is resumed."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from cnn_jax.errors import UserError
-from cnn_jax.recipes.recipe import Recipe
+from cnn_jax.errors import UserError, did_you_mean
+from cnn_jax.recipes.recipe import Recipe, check
 
 
 def read_json(path: str | Path) -> dict:
@@ -24,6 +26,47 @@ def read_json(path: str | Path) -> dict:
 def to_json(recipe: str, config: Recipe) -> dict:
     """What `--config` reads back: the recipe's name and every value."""
     return {"recipe": recipe, **json.loads(json.dumps(asdict(config)))}
+
+
+def override(config: Any, values: dict, prefix: str = "") -> Any:
+    """A copy of a recipe (or of a part of it) with the values of a nested dictionary in place.
+
+    Raises:
+      UserError: a key that the recipe does not have, or a value of the wrong kind.
+    """
+    hints = get_type_hints(type(config))
+    changes = {}
+    for key, value in values.items():
+        name = prefix + key
+        if key not in hints:
+            raise UserError(did_you_mean("value", name, [prefix + hint for hint in hints]))
+        if is_dataclass(hints[key]):
+            check(isinstance(value, dict), name, json.dumps(value), "an object")
+            changes[key] = override(getattr(config, key), value, f"{name}.")
+        else:
+            changes[key] = _converted(value, hints[key], name)
+    return replace(config, **changes)
+
+
+def _converted(value: Any, hint: Any, name: str) -> Any:
+    """A JSON value as the type that a field has, or a UserError."""
+    if get_origin(hint) is Literal:
+        check(value in get_args(hint), name, json.dumps(value), "one of " + ", ".join(get_args(hint)))
+        return value
+    if get_origin(hint) is tuple:
+        check(isinstance(value, list), name, json.dumps(value), "a list of numbers")
+        return tuple(_converted(item, float, name) for item in value)
+    if get_origin(hint) is UnionType:  # str | None
+        return None if value is None else _converted(value, get_args(hint)[0], name)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits, right = {
+        float: (number, "a number"),
+        int: (number and value == int(value), "a whole number"),
+        bool: (isinstance(value, bool), "true or false"),
+        str: (isinstance(value, str), "text"),
+    }[hint]
+    check(fits, name, json.dumps(value), right)
+    return hint(value)
 
 
 def differences(old: dict, new: dict) -> list[str]:

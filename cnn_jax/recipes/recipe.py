@@ -17,7 +17,7 @@ def check_range(name: str, value: float, low: float, high: float = math.inf, *, 
     """Raises a UserError unless `value` is finite and in [low, high] (or (low, high])."""
     inside = math.isfinite(value) and (low < value if open_low else low <= value) and value <= high
     bound = f"above {low:g}" if open_low else f"at least {low:g}"
-    check(inside, name, value, bound + (f" and at most {high:g}" if high < math.inf else ""))
+    check(inside, name, value, bound + (f" and at most {high:,}" if high < math.inf else ""))
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class Schedule:
         check_range("schedule.warmup", self.warmup, 0)
         check_range("schedule.factor", self.factor, 0, 1, open_low=True)
         check_range("schedule.patience", self.patience, 1)
+        for boundary in self.boundaries:
+            check_range("schedule.boundaries", boundary, 0, open_low=True)
         rising = all(a < b for a, b in zip((0, *self.boundaries), self.boundaries, strict=False))
         check(rising, "schedule.boundaries", self.boundaries, "rising epochs above 0")
         if self.kind == "step":
@@ -93,6 +95,8 @@ class Recipe:
     """A name that cnn_jax.list_models() gives."""
     dataset: str = "mnist_5k"
     """mnist_5k, or any TFDS image classification set of one image size."""
+    test_split: str = "test"
+    """The split that is tested on; "validation" for sets such as imagenette."""
     data_dir: str | None = None
     """Where prepared TFDS sets lie; TFDS's own place if not given."""
     epochs: int = 20
@@ -112,7 +116,8 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
 
     def __post_init__(self):
-        check_range("epochs", self.epochs, 1)
-        check_range("batch-size", self.batch_size, 1)
+        check_range("epochs", self.epochs, 1, 1_000_000)
+        check_range("schedule.warmup", self.schedule.warmup, 0, self.epochs)
+        check_range("batch-size", self.batch_size, 1, 1_000_000)
         check_range("seed", self.seed, 0, 2**32 - 1)
         check_range("label-smoothing", self.label_smoothing, 0, 0.99)

@@ -1,5 +1,7 @@
 """Optimiser and learning-rate schedule of a recipe, from optax alone."""
 
+from collections import Counter
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -15,7 +17,8 @@ def make_schedule(config: Schedule, lr: float, epochs: int, steps_per_epoch: int
     warmup = round(config.warmup * steps_per_epoch)
     total = epochs * steps_per_epoch
     if config.kind == "step":
-        falls = {round(b * steps_per_epoch): config.factor for b in config.boundaries}
+        at = Counter(round(boundary * steps_per_epoch) for boundary in config.boundaries)
+        falls = {step: config.factor**times for step, times in at.items()}
         base = optax.piecewise_constant_schedule(lr, falls)
     elif config.kind == "cosine":
         # Loshchilov & Hutter 2017 (1608.03983), eq. 5, one period, after the warm-up.
