@@ -29,68 +29,108 @@ def folder(tmp_path):
     return tmp_path / "checkpoints"
 
 
+def save(folder, *steps, **options):
+    with Checkpoints(folder) as checkpoints:
+        for step in steps:
+            checkpoints.save(state_at(step, **options), {"test_top1": 0.5})
+
+
+def steps_in(folder):
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
 def test_the_whole_state_comes_back_bit_for_bit(folder):
-    checkpoints = Checkpoints(folder)
-    checkpoints.save(state_at(7))
-    checkpoints.close()
-    restored = Checkpoints(folder).restore(state_at(0), 7)
+    save(folder, 7)
+    with Checkpoints(folder) as checkpoints:
+        restored = checkpoints.restore(state_at(0), 7)
     chex.assert_trees_all_equal(with_key_data(state_at(7)), with_key_data(restored))
 
 
 def test_the_best_and_the_newest_are_kept(folder):
-    checkpoints = Checkpoints(folder)
-    for step, top1 in ((1, 0.5), (2, 0.9), (3, 0.8), (4, 0.7)):
-        checkpoints.save(state_at(step), {"test_top1": top1})
-    checkpoints.save(state_at(5))  # as a signal does, untested
-    checkpoints.wait()
-    assert sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) == [2, 5]
-    assert (checkpoints.latest_step(), checkpoints.best_step()) == (5, 2)
-    checkpoints.close()
+    with Checkpoints(folder) as checkpoints:
+        for step, top1 in ((1, 0.5), (2, 0.9), (3, 0.8), (4, 0.7)):
+            checkpoints.save(state_at(step), {"test_top1": top1})
+        checkpoints.save(state_at(5))  # as a signal does, untested
+        checkpoints.wait()
+        assert steps_in(folder) == [2, 5]
+        assert (checkpoints.latest_step(), checkpoints.best_step()) == (5, 2)
     assert sorted(path.name for path in folder.iterdir()) == ["2", "5"]
 
 
 def test_an_empty_folder_has_no_steps(folder):
-    checkpoints = Checkpoints(folder)
-    assert checkpoints.latest_step() is None and checkpoints.best_step() is None
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.latest_step() is None
+        assert checkpoints.best_step() is None
+
+
+def test_a_step_that_orbax_does_not_save_is_told(folder):
+    save(folder, 7)
+    with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match="holds step 7 already; step 3 is not sav"):
+        checkpoints.save(state_at(3))
 
 
 def test_a_half_written_checkpoint_is_never_chosen(folder):
-    checkpoints = Checkpoints(folder)
-    checkpoints.save(state_at(3))
-    checkpoints.close()
+    save(folder, 3)
     half = folder / "9.orbax-checkpoint-tmp"
     shutil.copytree(folder / "3", half)
     (half / "commit_success.txt").unlink()  # what orbax writes last
-    again = Checkpoints(folder)
-    assert again.latest_step() == 3
-    again.save(state_at(9))  # the same step, now whole
-    again.close()
-    assert sorted(path.name for path in folder.iterdir()) == ["9"]
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.latest_step() == 3
+        checkpoints.save(state_at(9))  # the same step, now whole
+    assert sorted(path.name for path in folder.iterdir()) == ["3", "9"]  # the best and the newest
 
 
 def test_another_models_checkpoint_is_named_by_its_first_difference(folder):
-    checkpoints = Checkpoints(folder)
-    checkpoints.save(state_at(3, width=5))
-    checkpoints.wait()
-    with pytest.raises(UserError) as error:
+    save(folder, 3, width=5)
+    with Checkpoints(folder) as checkpoints, pytest.raises(UserError) as error:
         checkpoints.restore(state_at(0), 3)
     assert "3 is of another model or optimiser: " in str(error.value)
     assert "head/kernel is (2, 5) there, (2, 3) here" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_another_optimisers_checkpoint_is_refused(folder):
-    checkpoints = Checkpoints(folder)
-    checkpoints.save(state_at(3, momentum=None))
-    checkpoints.wait()
-    with pytest.raises(UserError, match="absent there"):
+    save(folder, 3, momentum=None)
+    with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match="absent there"):
         checkpoints.restore(state_at(0), 3)
 
 
+def files_of_a_checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pattern") / "checkpoints"
+    save(folder, 3)
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_damaged_checkpoint_is_told_in_one_line(folder, tmp_path_factory):
+    """Each of its files emptied in turn: either the state still comes back whole, or one line tells."""
+    told = whole = 0
+    files = files_of_a_checkpoint(tmp_path_factory)
+    for file in files:
+        shutil.rmtree(folder, ignore_errors=True)
+        save(folder, 3)
+        matching = sorted((folder / file.parent).glob("*")) if not (folder / file).exists() else [folder / file]
+        next(path for path in matching if path.is_file()).write_bytes(b"")
+        try:
+            with Checkpoints(folder) as checkpoints:
+                state = checkpoints.restore(state_at(0), checkpoints.latest_step())
+        except UserError as error:
+            lines = str(error).splitlines()
+            told += len(lines) == 1 and str(folder) in lines[0]
+        else:
+            chex.assert_trees_all_equal(with_key_data(state_at(3)), with_key_data(state))
+            whole += 1
+    assert told + whole == len(files)
+    assert told > len(files) / 3
+
+
 def test_a_gutted_checkpoint_is_told_in_one_line(folder):
-    checkpoints = Checkpoints(folder)
-    checkpoints.save(state_at(3))
-    checkpoints.close()
+    save(folder, 3)
     shutil.rmtree(folder / "3" / "default")
-    with pytest.raises(UserError, match="3 cannot be read") as error:
-        Checkpoints(folder).restore(state_at(0), 3)
+    with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match="3 cannot be read") as error:
+        checkpoints.restore(state_at(0), 3)
     assert "\n" not in str(error.value)
+
+
+def test_a_file_in_place_of_the_folder_is_told(folder):
+    folder.write_text("")
+    with pytest.raises(UserError, match="checkpoints cannot be opened"):
+        Checkpoints(folder)

@@ -4,7 +4,15 @@ import pytest
 
 from cnn_jax import RECIPES, UserError
 from cnn_jax.recipes.configuration import to_json
-from cnn_jax.training.run_folder import free_name, open_run_folder, versions, write_json
+from cnn_jax.training import run_folder
+from cnn_jax.training.run_folder import free_name, versions, write_json
+
+
+def open_run_folder(*args, **options):
+    """Opens and leaves."""
+    with run_folder.open_run_folder(*args, **options):
+        pass
+
 
 CONFIG = to_json("lenet5_modern", RECIPES["lenet5_modern"])
 
@@ -25,6 +33,33 @@ def test_resume_accepts_the_same_configuration_and_names_what_changed(tmp_path):
     open_run_folder(tmp_path, CONFIG, resume=True)
     with pytest.raises(UserError, match="has another configuration: epochs: 20 -> 3; model: lenet5_modern -> lenet5"):
         open_run_folder(tmp_path, CONFIG | {"epochs": 3, "model": "lenet5"}, resume=True)
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "metrics.jsonl"])
+def test_leftovers_of_a_run_are_not_taken_over(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match="already holds a run"):
+        open_run_folder(tmp_path, CONFIG, resume=False)
+
+
+def test_other_files_do_no_harm(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    open_run_folder(tmp_path, CONFIG, resume=False)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_the_data_may_lie_elsewhere_on_resume(tmp_path):
+    open_run_folder(tmp_path, CONFIG, resume=False)
+    open_run_folder(tmp_path, CONFIG | {"data_dir": "/moved"}, resume=True)
+
+
+def test_two_processes_do_not_work_on_one_run(tmp_path):
+    with (
+        run_folder.open_run_folder(tmp_path, CONFIG, resume=False),
+        pytest.raises(UserError, match="another process is at work in"),
+    ):
+        open_run_folder(tmp_path, CONFIG, resume=True)
+    open_run_folder(tmp_path, CONFIG, resume=True)
 
 
 def test_resume_needs_a_run(tmp_path):

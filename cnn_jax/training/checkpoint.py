@@ -1,7 +1,9 @@
 """Checkpoints of the whole state: the newest and the best are kept."""
 
+import contextlib
 import logging
 import shutil
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -9,39 +11,61 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, first_line
 from cnn_jax.training.state import TrainState
 
 BEST_BY = "test_top1"
 
 
 class Checkpoints:
-    """`DIR/STEP/` folders written by orbax in the background, each renamed into place when whole."""
+    """`DIR/STEP/` folders written by orbax in the background, each renamed into place when whole.
+
+    A context manager: leaving it waits for what is being written.
+    """
 
     def __init__(self, directory: str | Path):
-        """Opens or makes `directory`; leftovers of a killed writer are removed."""
+        """Opens or makes `directory`; leftovers of a killed writer are removed.
+
+        Raises:
+          UserError: `directory` cannot be written, or its checkpoints cannot be listed.
+        """
         logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file
         self.directory = Path(directory).absolute()
         keep = policies.preservation_policy
         best = keep.BestN(get_metric_fn=lambda m: m[BEST_BY], n=1, keep_checkpoints_without_metrics=False)
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            item_handlers=ocp.StandardCheckpointHandler(),
-            options=ocp.CheckpointManagerOptions(
-                best_fn=lambda metrics: metrics[BEST_BY],
-                preservation_policy=keep.AnyPreservationPolicy([keep.LatestN(1), best]),
-                todelete_subdir="deleted",  # a rename, so that a kill leaves no half-deleted step
-                cleanup_tmp_directories=True,
-            ),
-        )
+        with self._telling("cannot be opened"):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(
+                self.directory,
+                item_handlers=ocp.StandardCheckpointHandler(),
+                options=ocp.CheckpointManagerOptions(
+                    best_fn=lambda metrics: metrics[BEST_BY],
+                    preservation_policy=keep.AnyPreservationPolicy([keep.LatestN(1), best]),
+                    todelete_subdir="deleted",  # a rename, so that a kill leaves no half-deleted step
+                    cleanup_tmp_directories=True,
+                ),
+            )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._manager.close()
+        shutil.rmtree(self.directory / "deleted", ignore_errors=True)
 
     def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:
-        """Saves under the state's step; `metrics` with `test_top1` let it become the best."""
-        self._manager.save(
+        """Saves under the state's step; `metrics` with `test_top1` let it become the best.
+
+        Raises:
+          UserError: the step, or a later one, is there already.
+        """
+        saved = self._manager.save(
             int(state.step),
             args=ocp.args.StandardSave(_storable(state)),
             metrics={BEST_BY: metrics[BEST_BY]} if metrics else None,
         )
+        if not saved:
+            raise UserError(f"{self.directory} holds step {self.latest_step()} already; step {state.step} is not saved")
         shutil.rmtree(self.directory / "deleted", ignore_errors=True)
 
     def wait(self) -> None:
@@ -50,7 +74,8 @@ class Checkpoints:
 
     def latest_step(self) -> int | None:
         """The newest step on disk, None if there is none."""
-        return self._manager.latest_step()
+        with self._telling("cannot be listed"):
+            return self._manager.latest_step()
 
     def best_step(self) -> int | None:
         """The step with the highest test_top1, None if there is none."""
@@ -63,10 +88,8 @@ class Checkpoints:
           UserError: the folder holds another model's or optimiser's state, or cannot be read.
         """
         target = _storable(state)
-        try:
+        with self._telling("cannot be read", step):
             saved = _shapes(self._manager.item_metadata(step).tree)
-        except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
-            raise UserError(f"checkpoint {self.directory / str(step)} cannot be read: {error}") from error
         wanted = _shapes(target)
         for name in sorted(saved | wanted):
             if saved.get(name) != wanted.get(name):
@@ -74,16 +97,18 @@ class Checkpoints:
                     f"checkpoint {self.directory / str(step)} is of another model or optimiser: {name} is "
                     f"{saved.get(name, 'absent')} there, {wanted.get(name, 'absent')} here"
                 )
-        try:
+        with self._telling("cannot be read", step):
             restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(target))
-        except Exception as error:  # as above
-            raise UserError(f"checkpoint {self.directory / str(step)} cannot be read: {error}") from error
         return restored.replace(key=jax.random.wrap_key_data(restored.key))
 
-    def close(self) -> None:
-        """Waits and frees the threads."""
-        self._manager.close()
-        shutil.rmtree(self.directory / "deleted", ignore_errors=True)
+    @contextlib.contextmanager
+    def _telling(self, what: str, step: int | None = None) -> Generator[None]:
+        """Turns whatever orbax and tensorstore raise for damaged files into one line."""
+        try:
+            yield
+        except Exception as error:
+            place = self.directory if step is None else self.directory / str(step)
+            raise UserError(f"checkpoint {place} {what}: {first_line(error)}") from error
 
 
 def _storable(state: TrainState) -> TrainState:

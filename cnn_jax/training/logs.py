@@ -1,12 +1,21 @@
 """A run's numbers as they come: metrics.jsonl, TensorBoard events, a bar or plain lines."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from cnn_jax.errors import UserError
+from cnn_jax.training.run_folder import write_whole
+
+RECORD_KEYS = {
+    "train": {"step", "epoch", "loss", "top1", "lr", "images_per_s"},
+    "test": {"step", "epoch", "loss", "top1", "top5", "count"},
+}
 HEAD = "  epoch     step  train loss  train top-1  test loss  test top-1  test top-5  tested       lr  images/s"
 
 
@@ -15,16 +24,24 @@ class RunLog:
 
     train: step, epoch, loss, top1, lr, images_per_s, means over the steps since the record before.
     test: step, epoch, loss, top1, top5, count, after each epoch over every test image.
+    A context manager: leaving it ends the bar and the files.
     """
 
     def __init__(self, out: Path, *, epochs: int, steps_per_epoch: int, step: int):
-        """Opens the files of `out`. Records after `step`, from a run that died later, are dropped."""
+        """Opens the files of `out`. Records after `step`, from a run that died later, are dropped.
+
+        Raises:
+          UserError: the files cannot be written.
+        """
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self.path = out / "metrics.jsonl"
-        kept = [record for record in read_metrics(self.path) if record["step"] <= step]
-        self.path.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        self._file = self.path.open("a")
-        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1 if step else None)
+        try:
+            kept = [record for record in read_metrics(self.path) if record["step"] <= step]
+            write_whole(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+            self._file = self.path.open("a")
+            self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
+        except OSError as error:
+            raise UserError(f"cannot write {error.filename or self.path}: {error.strerror}") from None
         print(HEAD, flush=True)
         self._bar = tqdm(
             total=epochs * steps_per_epoch,
@@ -64,19 +81,28 @@ class RunLog:
         )
         sys.stdout.flush()
 
-    def close(self) -> None:
-        """Ends the bar and the files."""
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_) -> None:
         self._bar.close()
         self._file.close()
         self._board.close()
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """The records of a metrics.jsonl; a last line cut by a kill is left out."""
+    """The records of a metrics.jsonl; lines that a kill or an editor damaged are left out."""
     records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            record = json.loads(line)
+            if _is_record(record):
+                records.append(record)
     return records
+
+
+def _is_record(value: Any) -> bool:
+    """Whether a line of JSON is a record of one of the two kinds, with a number for each of its keys."""
+    if not isinstance(value, dict) or value.get("kind") not in tuple(RECORD_KEYS):
+        return False
+    return all(isinstance(value.get(key), int | float) for key in RECORD_KEYS[value["kind"]])

@@ -1,8 +1,10 @@
 """The folder that a run leaves, and its files of numbers."""
 
 import contextlib
+import fcntl
 import json
 import os
+from collections.abc import Generator
 from importlib import metadata
 from pathlib import Path
 
@@ -10,20 +12,25 @@ from cnn_jax.errors import UserError
 from cnn_jax.recipes.configuration import differences, read_json
 
 
-def open_run_folder(out: Path, config: dict, *, resume: bool) -> None:
+@contextlib.contextmanager
+def open_run_folder(out: Path, config: dict, *, resume: bool) -> Generator[None]:
     """Makes `out` and writes config.json, or checks that a resumed run has the same configuration.
 
+    Inside, no other process can open the same run. A resumed run may name another data_dir: it
+    says where things lie, not what they are.
+
     Raises:
-      UserError: `out` cannot be written, holds a run already, or is another configuration's run.
+      UserError: `out` cannot be written, holds a run already, is another configuration's run, or
+        another process is at work in it.
     """
     path = out / "config.json"
     if resume:
         if not path.is_file():
             raise UserError(f"--resume found no run in {out}: {path} does not exist")
-        changes = differences(read_json(path), config)
+        changes = [line for line in differences(read_json(path), config) if not line.startswith("data_dir:")]
         if changes:
             raise UserError(f"the run in {out} has another configuration: {'; '.join(changes)}")
-    elif path.exists():
+    elif any((out / name).exists() for name in ("config.json", "checkpoints", "metrics.jsonl")):
         raise UserError(f"{out} already holds a run: continue it with --resume, or choose another --out")
     else:
         try:
@@ -31,6 +38,12 @@ def open_run_folder(out: Path, config: dict, *, resume: bool) -> None:
             write_json(path, config)
         except OSError as error:
             raise UserError(f"cannot write to --out {out}: {error.strerror}") from None
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another process is at work in {out}") from None
+        yield
 
 
 def free_name(folder: Path, name: str) -> Path:
@@ -42,11 +55,16 @@ def free_name(folder: Path, name: str) -> Path:
     return path
 
 
-def write_json(path: Path, values: dict) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Writes `path` whole or not at all."""
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(values, indent=2) + "\n")
+    part.write_text(text)
     os.replace(part, path)
+
+
+def write_json(path: Path, values: dict) -> None:
+    """Writes an object, whole or not at all."""
+    write_whole(path, json.dumps(values, indent=2) + "\n")
 
 
 def versions() -> dict[str, str]:
