@@ -10,8 +10,10 @@ summary.json in --out. Exit codes: 0 done; 2 a mistake, told in one line; 130 af
 75 after SIGTERM, both with everything saved.
 """
 
+import os
 import sys
 import time
+from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -19,12 +21,13 @@ from pathlib import Path
 from cnn_jax.errors import UserError
 from cnn_jax.recipes.command_line import Command, parse, recipe_table
 from cnn_jax.recipes.configuration import to_json
+from cnn_jax.training.signals import Interrupted, StopRequest, catch_signals
 
 START = time.perf_counter()
 
 
-def run(command: Command) -> int:
-    """Trains as `command` says; everything it leaves is in the run's folder. Returns the exit code."""
+def run(command: Command, stop: StopRequest) -> None:
+    """Trains as `command` says; everything it leaves is in the run's folder."""
     # Imported here, not above: --help and a mistyped option need no JAX.
     import jax
     import jax.numpy as jnp
@@ -42,54 +45,53 @@ def run(command: Command) -> int:
 
     # Data: small enough to live on every device as uint8; each step gathers its images there.
     train_set, test_set = (
-        open_dataset(config.dataset, split, config.data_dir, download=command.download) for split in ("train", "test")
+        open_dataset(config.dataset, split, config.data_dir, download=command.download)
+        for split in ("train", config.test_split)
     )
     classes, channels = len(train_set.classes), train_set.images.shape[-1]
     steps_per_epoch = len(train_set) // config.batch_size
     if steps_per_epoch == 0:
         raise UserError(f"--batch-size {config.batch_size} is more than the {len(train_set)} training images")
+    steps = config.epochs * steps_per_epoch
     train_data, test_data = (
         jax.device_put({"image": s.images, "label": s.labels}, everywhere) for s in (train_set, test_set)
     )
-    height, width, _ = info.input_size
 
     def batch(data, indices):
         return jax.lax.with_sharding_constraint({key: values[indices] for key, values in data.items()}, sharded)
 
-    def preprocess(images, key):
-        images = augment.fit(images, (height, width))
-        if key is not None and any(vars(config.augment).values()):
-            images = augment.random_affine(key, images, **vars(config.augment))
-        return augment.normalize(images, info.mean, info.std)
-
-    # Model and state: made on the devices, or read from the newest checkpoint.
+    # Model and state, made on the devices.
     model = create_model(config.model, num_classes=classes, dtype=jnp.dtype(config.dtype))
+    preprocess = augment.make_preprocess(info.input_size[:2], info.mean, info.std, asdict(config.augment))
     optimise, rate = optimizer.make_optimizer(config.optimizer, config.schedule, config.epochs, steps_per_epoch)
     key_init, key_train = jax.random.split(jax.random.key(config.seed))
 
     @partial(jax.jit, out_shardings=everywhere)
     def create_state():
-        variables = model.init(key_init, jnp.zeros((1, height, width, channels)), train=False)
+        variables = model.init(key_init, jnp.zeros((1, *info.input_size[:2], channels)), train=False)
         return TrainState.create(variables, optimise, key_train)
 
     state = create_state()
-    out = command.out or run_folder.free_name(Path("runs"), f"{command.recipe}-{datetime.now():%Y-%m-%d-%H%M%S}")
-    run_folder.open_run_folder(out, to_json(command.recipe, config), resume=command.resume)
-    checkpoints = checkpoint.Checkpoints(out / "checkpoints")
-    if command.resume and (newest := checkpoints.latest_step()) is not None:
-        state = checkpoints.restore(state, newest)
-    if (out / "summary.json").exists() and int(state.step) == config.epochs * steps_per_epoch:
-        print(f"the run in {out} is complete; nothing to do")
-        return 0
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    print(
-        f"{config.model}: {count(state.params):,} parameters, on {device}\n"
-        f"{config.dataset}: {len(train_set):,} training and {len(test_set):,} test images, {classes} classes\n"
-        f"{out}: from step {int(state.step)} to {config.epochs * steps_per_epoch}",
-        flush=True,
-    )
+    out = command.out or run_folder.free_name(Path("runs"), f"{command.recipe}-{datetime.now():%Y-%m-%d-%H%M%S}")
+    with (
+        run_folder.open_run_folder(out, to_json(command.recipe, config), resume=command.resume),
+        checkpoint.Checkpoints(out / "checkpoints") as checkpoints,
+    ):
+        # A resumed run starts from its newest checkpoint.
+        stop.advice = f"; go on with: uv run train.py --resume --out {out}"
+        if command.resume and (newest := checkpoints.latest_step()) is not None:
+            state = checkpoints.restore(state, newest)
+        if (out / "summary.json").exists() and int(state.step) == steps:
+            print(f"the run in {out} is complete; nothing to do")
+            return
+        print(
+            f"{config.model}: {count(state.params):,} parameters, on {device}\n"
+            f"{config.dataset}: {len(train_set):,} training and {len(test_set):,} test images, {classes} classes\n"
+            f"{out}: from step {int(state.step)} to {steps}",
+            flush=True,
+        )
 
-    with loop.stop_signals() as stop:
         # Steps: pure functions, compiled once and ahead, so that compiling is timed apart.
         start = time.perf_counter()
         loss = {"cross_entropy": step.cross_entropy, "map": lenet.map_loss}[config.loss]
@@ -104,12 +106,12 @@ def run(command: Command) -> int:
         compile_s = time.perf_counter() - start
 
         def predict(state):
-            step = lambda i: test_step(state.variables, test_data, jax.device_put(i, sharded))  # noqa: E731
-            return evaluate(step, len(test_set), config.batch_size)
+            one_batch = lambda i: test_step(state.variables, test_data, jax.device_put(i, sharded))  # noqa: E731
+            return evaluate(one_batch, len(test_set), config.batch_size)
 
-        # Loop.
-        log = logs.RunLog(out, epochs=config.epochs, steps_per_epoch=steps_per_epoch, step=int(state.step))
-        try:
+        # Loop. From here on a signal waits for the end of a step.
+        stop.gentle = True
+        with logs.RunLog(out, epochs=config.epochs, steps_per_epoch=steps_per_epoch, step=int(state.step)) as log:
             state, images_per_s = loop.train(
                 state,
                 step=lambda state, i: train_step(state, train_data, jax.device_put(i, sharded)),
@@ -122,65 +124,69 @@ def run(command: Command) -> int:
                 log=log,
                 stop=stop,
             )
-        except loop.Stopped as stopped:
-            print(f"{stopped}; go on with: uv run train.py --resume --out {out}", flush=True)
-            return stopped.exit_code
-        finally:
-            log.close()
-            checkpoints.close()
 
-    # What the run found.
-    predictions = predict(state)
-    tested = summarize(predictions)
-    title = f"{config.model} on {config.dataset}, seed {config.seed}"
-    try:
-        from cnn_jax.visualize import draw_run
-    except ImportError:
-        print("no pictures: they need matplotlib (pip install matplotlib)")
-    else:
-        records = logs.read_metrics(log.path)
-        draw_run(out, title, records, test_set.images, test_set.labels, predictions, test_set.classes)
-    summary = {
-        "recipe": command.recipe,
-        "model": config.model,
-        "dataset": config.dataset,
-        "seed": config.seed,
-        "steps": int(state.step),
-        "params": count(state.params),
-        "test_top1": tested["test_top1"],
-        "test_top5": tested["test_top5"],
-        "test_count": tested["test_count"],
-        "params_digest": digest(state),
-        "wall_s": round(time.perf_counter() - START, 2),
-        "compile_s": round(compile_s, 2),
-        "images_per_s": round(images_per_s, 1),
-        "device": device,
-        "versions": run_folder.versions(),
-    }
-    run_folder.write_json(out / "summary.json", summary)
+        # What the run found.
+        predictions = predict(state)
+        tested = summarize(predictions)
+        try:
+            import matplotlib  # noqa: F401
+        except ImportError:
+            pictures = "no pictures (pip install matplotlib)"
+        else:
+            from cnn_jax.visualize import draw_run
+
+            title = f"{config.model} on {config.dataset}, seed {config.seed}"
+            records = logs.read_metrics(log.path)
+            draw_run(out, title, records, test_set.images, test_set.labels, predictions, test_set.classes)
+            pictures = "curves.png, confusion.png, mistakes.png"
+        summary = {
+            "recipe": command.recipe,
+            "model": config.model,
+            "dataset": config.dataset,
+            "seed": config.seed,
+            "steps": int(state.step),
+            "params": count(state.params),
+            "test_top1": tested["test_top1"],
+            "test_top5": tested["test_top5"],
+            "test_count": tested["test_count"],
+            "params_digest": digest(state),
+            # Of this process alone, if the run was resumed.
+            "wall_s": round(time.perf_counter() - START, 2),
+            "compile_s": round(compile_s, 2),
+            "images_per_s": images_per_s and round(images_per_s, 1),
+            "device": device,
+            "versions": run_folder.versions(),
+        }
+        run_folder.write_json(out / "summary.json", summary)
     wrong = len(test_set) - int(predictions["top1"].sum())
+    speed = f", {images_per_s:,.0f} images/s" if images_per_s else ""
     print(
         f"\ntest top-1 {tested['test_top1']:.2%}: {wrong} of {tested['test_count']} images wrong after step "
-        f"{int(state.step)}; {summary['wall_s']:.0f} s, {images_per_s:,.0f} images/s\n"
-        f"{out}: curves.png, confusion.png, mistakes.png, summary.json, metrics.jsonl, tensorboard/, checkpoints/"
+        f"{int(state.step)}; {summary['wall_s']:.0f} s{speed}\n"
+        f"{out}: {pictures}, summary.json, metrics.jsonl, tensorboard/, checkpoints/"
     )
-    return 0
 
 
 def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit code."""
     try:
-        command = parse(argv)
-        if command.list_recipes:
-            print(recipe_table())
+        with catch_signals() as stop:
+            command = parse(argv)
+            if command.list_recipes:
+                print(recipe_table())
+            else:
+                run(command, stop)
+            sys.stdout.flush()
             return 0
-        return run(command)
     except UserError as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("train.py: stopped before the first step; nothing to save", file=sys.stderr)
-        return 130
+    except Interrupted as interrupted:
+        print(f"train.py: {interrupted}", file=sys.stderr)
+        return interrupted.exit_code
+    except BrokenPipeError:  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 if __name__ == "__main__":

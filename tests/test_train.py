@@ -1,9 +1,11 @@
 """train.py as a user runs it: whole processes, real kills."""
 
+import dataclasses
 import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -11,10 +13,23 @@ import sys
 import termios
 import time
 
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 from conftest import ROOT
 
-SHORT = ("--epochs", 3, "--batch-size", 200)  # 60 steps, some seconds
+from cnn_jax import RECIPES, create_model, model_info
+from cnn_jax.data.augment import random_affine
+from cnn_jax.data.mnist_5k import read_split
+from cnn_jax.data.order import epoch_order
+from cnn_jax.training.checkpoint import Checkpoints
+from cnn_jax.training.optimizer import make_optimizer
+from cnn_jax.training.state import TrainState
+
+SHORT = ("--epochs", 3, "--batch-size", 100)  # 120 steps, 40 an epoch
 FILES = {
     "checkpoints", "config.json", "confusion.png", "curves.png", "metrics.jsonl", "mistakes.png", "summary.json",
     "tensorboard",
@@ -38,7 +53,7 @@ def wait_for_step(out, step, process, seconds=120):
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
         path = out / "metrics.jsonl"
-        if path.exists() and any(f'"step": {n}' in path.read_text() for n in range(step, step + 40)):
+        if path.exists() and any(f'"step": {n}' in path.read_text() for n in range(step, step + 20)):
             return
         time.sleep(0.02)
     raise AssertionError(f"step {step} not seen; exit {process.poll()}: {process.communicate()}")
@@ -71,10 +86,10 @@ def test_a_run_leaves_everything_it_should(whole):
     found = summary(out)
     assert list(found) == SUMMARY
     assert (found["recipe"], found["model"], found["dataset"]) == ("lenet5_modern", "lenet5_modern", "mnist_5k")
-    assert (found["steps"], found["params"], found["test_count"]) == (60, 61_706, 1_000)
+    assert (found["steps"], found["params"], found["test_count"]) == (120, 61_706, 1_000)
     assert len(found["params_digest"]) == 64 and found["images_per_s"] > 0
     assert 0.5 < found["test_top1"] <= found["test_top5"] <= 1
-    assert sorted(p.name for p in (out / "checkpoints").iterdir())[-1] == "60"
+    assert sorted(p.name for p in (out / "checkpoints").iterdir())[0] == "120"
 
 
 def test_tensorflow_is_never_imported(whole):
@@ -102,7 +117,7 @@ def test_one_seed_gives_one_digest_and_another_seed_another(whole, run_train, tm
 def test_a_run_killed_halfway_and_resumed_equals_an_uninterrupted_one(whole, train_command, run_train, tmp_path):
     out = tmp_path / "run"
     process = start(train_command, *SHORT, "--out", out)
-    wait_for_step(out, 40, process)
+    wait_for_step(out, 60, process)  # in mid-epoch, twenty steps behind a checkpoint
     process.kill()
     process.communicate()
     assert not (out / "summary.json").exists()
@@ -110,7 +125,7 @@ def test_a_run_killed_halfway_and_resumed_equals_an_uninterrupted_one(whole, tra
     assert resumed.returncode == 0, resumed.stderr
     assert summary(out)["params_digest"] == summary(whole[0])["params_digest"]
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert steps == sorted(steps) and steps[-1] == 60  # no record stands twice
+    assert steps == sorted(steps) and steps[-1] == 120  # no record stands twice
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(whole, train_command, run_train, tmp_path):
@@ -132,12 +147,48 @@ def test_ctrl_c_and_sigterm_save_and_exit(whole, train_command, run_train, tmp_p
     process = start(train_command, *SHORT, "--out", out)
     wait_for_step(out, 20, process)
     process.send_signal(signum)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == code and "Traceback" not in stderr
-    assert f"stopped by {signum.name} at step" in stdout and "--resume --out" in stdout
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert re.fullmatch(
+        f"train.py: stopped by {signum.name} at step \\d+; the checkpoint is saved; "
+        f"go on with: uv run train.py --resume --out {out}\n",
+        stderr,
+    )
     resumed = run_train("--resume", "--out", out)
     assert resumed.returncode == 0, resumed.stderr
     assert summary(out)["params_digest"] == summary(whole[0])["params_digest"]
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_before_training_ends_the_run_at_once(train_command, tmp_path, signum, code):
+    process = start(train_command, "--out", tmp_path / "run")
+    time.sleep(1)  # while it imports
+    process.send_signal(signum)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert stderr == f"train.py: stopped by {signum.name} before the first step; nothing to save\n"
+
+
+def test_a_signal_after_the_last_step_lets_the_pictures_be_finished(whole, train_command, tmp_path):
+    out = tmp_path / "run"
+    process = start(train_command, *SHORT, "--out", out)
+    wait_for_step(out, 120, process)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (0, "")
+    assert summary(out)["params_digest"] == summary(whole[0])["params_digest"]
+
+
+def test_a_plateau_survives_an_interruption(train_command, run_train, tmp_path):
+    """The schedule's memory is in the optimiser's state, the epoch's mean loss so far included."""
+    options = (*SHORT, "--schedule.kind", "plateau", "--schedule.patience", 1, "--optimizer.lr", 0.3)
+    assert run_train(*options, "--out", tmp_path / "whole").returncode == 0
+    process = start(train_command, *options, "--out", tmp_path / "cut")
+    wait_for_step(tmp_path / "cut", 60, process)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert run_train("--resume", "--out", tmp_path / "cut").returncode == 0
+    assert summary(tmp_path / "cut")["params_digest"] == summary(tmp_path / "whole")["params_digest"]
 
 
 def test_a_finished_run_can_be_resumed_to_no_effect(whole, run_train):
@@ -182,6 +233,59 @@ def test_any_prepared_tfds_set_trains(run_train, tiny, tmp_path):
     assert of_1998.returncode == 2 and of_1998.stderr.count("\n") == 1
     assert "num_classes must be 10 or 0, not 3" in of_1998.stderr
     assert not (tmp_path / "of_1998").exists()
+
+
+def test_train_py_computes_what_its_parts_say(run_train, tmp_path, data_dir):
+    """Four steps by hand, uncompiled: keys, order, augmentation, normalisation, loss, smoothing, schedule."""
+    done = run_train(
+        "--epochs", 2, "--batch-size", 2000, "--label-smoothing", 0.1, "--seed", 3, "--augment.rotate", 15,
+        "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    images, labels = read_split("train")
+    model, info, recipe = create_model("lenet5_modern"), model_info("lenet5_modern"), RECIPES["lenet5_modern"]
+    key_init, key = jax.random.split(jax.random.key(3))
+    optimizer, _ = make_optimizer(recipe.optimizer, recipe.schedule, 2, 2)
+    state = TrainState.create(model.init(key_init, jnp.zeros((1, 32, 32, 1)), train=False), optimizer, key)
+    fresh = state
+    for t in range(4):
+        chosen = epoch_order(3, t // 2, 4000, 2000)[t % 2]
+        key_augment = jax.random.split(jax.random.fold_in(key, t))[0]
+        padded = np.pad(images[chosen], ((0, 0), (2, 2), (2, 2), (0, 0)))
+        moved = random_affine(key_augment, padded, **(dataclasses.asdict(recipe.augment) | {"rotate": 15.0}))
+        pixels = (moved / 255 - info.mean[0]) / info.std[0]
+        targets = 0.9 * np.eye(10)[labels[chosen]] + 0.01
+
+        def loss(params, pixels=pixels, targets=targets):
+            logits = model.apply({"params": params}, pixels, train=True)
+            return -(targets * jax.nn.log_softmax(logits)).sum(1).mean()
+
+        updates, opt_state = optimizer.update(jax.grad(loss)(state.params), state.opt_state, state.params)
+        state = state.replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
+    with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+        found = checkpoints.restore(fresh, 4)
+    chex.assert_trees_all_close(found.params, state.params, atol=1e-5)  # float32 sums of 2,000 images
+
+
+def test_two_devices_train_what_one_trains(whole, run_train, train_command, tmp_path):
+    env = train_command()["env"] | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    done = run_train(*SHORT, "--out", tmp_path / "two", env=env)
+    assert done.returncode == 0, done.stderr
+    assert "on 2 x cpu" in done.stdout and summary(tmp_path / "two")["test_count"] == 1_000
+    one, two = (
+        json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
+        for out in (whole[0], tmp_path / "two")
+    )
+    assert one["step"] == two["step"] == 20 and abs(one["loss"] - two["loss"]) < 1e-4
+    odd = run_train("--batch-size", 63, env=env)
+    assert odd.returncode == 2 and "--batch-size 63 does not divide over 2 devices; 62 would" in odd.stderr
+
+
+def test_a_reader_that_leaves_gives_no_traceback(train_command):
+    command = train_command("--help")
+    line = f"{shlex.join(command['args'])} | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=command["env"])
+    assert "Traceback" not in done.stderr and done.stdout.startswith("usage: train.py")
 
 
 def test_mistakes_about_a_run_folder_are_told_and_nothing_is_lost(whole, run_train):
@@ -252,7 +356,7 @@ def test_without_tfds_and_matplotlib_it_still_trains(whole, train_command, tmp_p
     command = train_command() | {"args": [sys.executable, "-c", script]}
     done = subprocess.run(**command, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert "no pictures: they need matplotlib" in done.stdout
+    assert "no pictures (pip install matplotlib)" in done.stdout
     assert summary(out)["params_digest"] == summary(whole[0])["params_digest"]
 
 

@@ -1,10 +1,8 @@
-"""The loop over epochs and steps, and how it stops."""
+"""The loop over epochs and steps."""
 
-import contextlib
 import math
-import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -12,35 +10,10 @@ import numpy as np
 from cnn_jax.errors import UserError
 from cnn_jax.training.checkpoint import Checkpoints
 from cnn_jax.training.logs import RunLog
+from cnn_jax.training.signals import Interrupted, StopRequest
 from cnn_jax.training.state import TrainState
 
 LOG_EVERY = 20  # steps between two train records, each of which waits for the device
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}  # 128 + SIGINT; EX_TEMPFAIL: start me again
-
-
-class Stopped(Exception):
-    """A signal ended the run; its state at `step` is saved."""
-
-    def __init__(self, signum: int, step: int):
-        super().__init__(f"stopped by {signal.Signals(signum).name} at step {step}; the checkpoint is saved")
-        self.exit_code = EXIT_CODES[signal.Signals(signum)]
-
-
-@contextlib.contextmanager
-def stop_signals() -> Generator[list[int]]:
-    """Inside, Ctrl-C and SIGTERM only fill the list that is yielded; a second one acts at once."""
-    received: list[int] = []
-
-    def note(signum, _frame):
-        received.append(signum)
-        signal.signal(signum, previous[signum])
-
-    previous = {signum: signal.signal(signum, note) for signum in EXIT_CODES}
-    try:
-        yield received
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
 
 
 def train(
@@ -54,8 +27,8 @@ def train(
     steps_per_epoch: int,
     checkpoints: Checkpoints,
     log: RunLog,
-    stop: list[int],
-) -> tuple[TrainState, float]:
+    stop: StopRequest,
+) -> tuple[TrainState, float | None]:
     """Trains from wherever `state` stands to the end of the last epoch.
 
     `order(epoch)` gives the image numbers of every step, (steps_per_epoch, batch) int32;
@@ -64,10 +37,10 @@ def train(
     each epoch the network is tested and saved. A signal in `stop` saves and ends the run after the
     current step, or after the test if that step was an epoch's last.
 
-    Returns the final state, and images/s without tests and saves.
+    Returns the final state, and images/s without tests and saves (None if no step was left).
 
     Raises:
-      Stopped: a signal came; the state is saved.
+      Interrupted: a signal came; the state is saved.
       UserError: the loss is not finite.
     """
     position = int(state.step)
@@ -79,25 +52,26 @@ def train(
             position += 1
             meter.add(metrics, len(indices))
             means = None
-            if position % LOG_EVERY == 0 or position % steps_per_epoch == 0:
+            epoch_ends = position % steps_per_epoch == 0
+            if position % LOG_EVERY == 0 or epoch_ends or stop.received:
                 means = meter.read(rate(state, position - 1))
                 log.write("train", step=position, epoch=position / steps_per_epoch, **means)
             log.progress(position, means)
-            if stop and position % steps_per_epoch:
+            if stop.received and not epoch_ends:
                 checkpoints.save(state)
                 checkpoints.wait()
-                raise Stopped(stop[0], position)
+                raise Interrupted(stop.received, f" at step {position}; the checkpoint is saved{stop.advice}")
         images, seconds = images + meter.images, seconds + meter.seconds
         tested = test(state)
         record = {key.removeprefix("test_"): value for key, value in tested.items()}
         log.write("test", step=position, epoch=position / steps_per_epoch, **record)
         log.epoch_line(position, meter.epoch_means(), record)
         checkpoints.save(state, tested)
-        if stop and position < epochs * steps_per_epoch:
+        if stop.received and position < epochs * steps_per_epoch:
             checkpoints.wait()
-            raise Stopped(stop[0], position)
+            raise Interrupted(stop.received, f" at step {position}; the checkpoint is saved{stop.advice}")
     checkpoints.wait()
-    return state, images / seconds if seconds else 0.0
+    return state, images / seconds if seconds else None
 
 
 class Meter:
