@@ -1,4 +1,4 @@
-"""The classic convolutional networks, LeNet-5 (1998) to SENet (2018), in JAX and Flax linen.
+"""The classic convolutional networks in JAX and Flax linen.
 
 The public names load on first use, so `import cnn_jax` costs neither JAX nor any plotting or
 data library.

@@ -1,4 +1,6 @@
 import itertools
+import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -94,6 +96,13 @@ def test_rbf_output_is_minus_the_squared_distance_to_the_bitmaps(net):
     f6 = np.asarray(taps["intermediates"]["taps"]["f6"], np.float64)
     for digit, code in enumerate(lenet.rbf_codes()):
         np.testing.assert_allclose(logits[:, digit], -((f6 - code) ** 2).sum(1), rtol=1e-5)
+
+
+def test_bitmaps_are_those_of_the_figure():
+    golden = json.loads((Path(__file__).parent / "golden" / "lenet5_rbf_bitmaps.json").read_text())["bitmaps"]
+    for digit, code in enumerate(lenet.rbf_codes()):
+        rows = ["".join("#" if pixel > 0 else "." for pixel in row) for row in code.reshape(12, 7)]
+        assert rows == golden[str(digit)]
 
 
 def test_bitmaps_have_the_figures_counts_and_distances():

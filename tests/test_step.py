@@ -34,7 +34,7 @@ def preprocess(images, key):
     return images if key is None else images + 0.1 * jax.random.normal(key, images.shape)
 
 
-def setup(net=None, optimizer=None):
+def setup(net=None, optimizer=None, preprocess=preprocess):
     net, optimizer = net or Net(), optimizer or optax.with_extra_args_support(optax.sgd(0.1, 0.9))
     variables = net.init(jax.random.key(0), jnp.zeros((1, 6, 6, 1)), train=False)
     state = TrainState.create(variables, optimizer, jax.random.key(1))
@@ -58,8 +58,11 @@ def test_a_step_is_a_function_of_state_and_batch():
     chex.assert_trees_all_equal(*(step(state, BATCH)[0].params for _ in range(2)))
 
 
-def test_each_step_draws_other_keys():
-    state, step, _ = setup()
+@pytest.mark.parametrize(
+    ("rate", "preprocess"), [(0.0, preprocess), (0.5, lambda images, key: images / 255)], ids=["augment", "dropout"]
+)
+def test_each_step_draws_other_keys(rate, preprocess):
+    state, step, _ = setup(Net(rate=rate), preprocess=preprocess)
     losses = {float(step(state.replace(step=jnp.int32(t)), BATCH)[1]["loss"]) for t in range(4)}
     assert len(losses) == 4
 
@@ -82,14 +85,16 @@ def test_loss_and_gradient_are_those_of_the_definition():
     chex.assert_trees_all_close(after.params, by_hand, rtol=1e-5, atol=1e-7)
 
 
-def test_label_smoothing_mixes_in_all_classes():
-    state, step, _ = setup(Net(rate=0.0))
-    plain, smooth = (float(step(state, BATCH, label_smoothing=s)[1]["loss"]) for s in (0.0, 0.1))
-    assert plain != smooth
-    logits = np.random.default_rng(0).standard_normal((4, 10)).astype(np.float32)
-    target = 0.9 * np.eye(10)[:4] + 0.01  # u(k) = 1 / K (Szegedy 2016, sec. 7)
-    expected = -(target * jax.nn.log_softmax(logits)).sum(1)
-    np.testing.assert_allclose(cross_entropy(logits, optax.smooth_labels(np.eye(10)[:4], 0.1)), expected, rtol=1e-5)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.4])
+def test_label_smoothing_mixes_in_all_classes(smoothing):
+    """q'(k) = (1 - eps) delta + eps / K (Szegedy 2016, sec. 7)."""
+    state, step, _ = setup(Net(rate=0.0), preprocess=lambda images, key: images / 255)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    logits, _ = Net(rate=0.0).apply(variables, IMAGES / 255, train=True, mutable=["batch_stats"])
+    target = (1 - smoothing) * np.eye(10)[BATCH["label"]] + smoothing / 10
+    expected = -(target * np.asarray(jax.nn.log_softmax(logits))).sum(1).mean()
+    _, metrics = step(state, BATCH, label_smoothing=smoothing)
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
 
 
 def test_losses_fall_on_a_batch_seen_again_and_again():
@@ -138,4 +143,6 @@ def test_top5_of_three_classes_is_everything():
 
 def test_evaluation_is_without_dropout_and_augmentation():
     state, _, evaluate = setup()
-    np.testing.assert_array_equal(*(evaluate(state.variables, BATCH)["loss"] for _ in range(2)))
+    logits = Net(rate=0.0).apply(state.variables, IMAGES / 255, train=False)
+    expected = -np.asarray(jax.nn.log_softmax(logits))[np.arange(8), BATCH["label"]]
+    np.testing.assert_allclose(evaluate(state.variables, BATCH)["loss"], expected, rtol=1e-5)

@@ -122,7 +122,7 @@ def check_size(x: jax.Array) -> None:
 
 
 class LeNet5(nn.Module):
-    """The network of 1998: (B, 32, 32, 1) -> (B, 10), 60,000 trainable parameters.
+    """The network of 1998: (B, 32, 32, C) -> (B, 10); 60,000 trainable parameters with one channel.
 
     Input: white background -0.1, black ink 1.175 (sec. II.B). Output: minus the squared distance
     of F6 to each digit's bitmap (eq. 7), so that the largest logit wins as everywhere else here.
