@@ -14,6 +14,7 @@ _PUBLIC = {
     "list_models": "cnn_jax.models",
     "model_info": "cnn_jax.models",
     "open_dataset": "cnn_jax.data",
+    "load_variables": "cnn_jax.training.checkpoint",
     "RECIPES": "cnn_jax.recipes",
     "Recipe": "cnn_jax.recipes",
 }

@@ -3,11 +3,12 @@ import shutil
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
 from cnn_jax import UserError
-from cnn_jax.training.checkpoint import Checkpoints
+from cnn_jax.training.checkpoint import Checkpoints, load_variables
 from cnn_jax.training.state import TrainState
 
 
@@ -134,3 +135,28 @@ def test_a_file_in_place_of_the_folder_is_told(folder):
     folder.write_text("")
     with pytest.raises(UserError, match="checkpoints cannot be opened"):
         Checkpoints(folder)
+
+
+def test_variables_of_a_run_are_loaded_without_its_state(folder):
+    with Checkpoints(folder) as checkpoints:
+        for step, top1 in ((1, 0.5), (2, 0.9), (3, 0.8)):
+            checkpoints.save(state_at(step), {"test_top1": top1})
+    for which, step in (("best", 2), ("latest", 3)):
+        variables = load_variables(folder.parent, which)
+        chex.assert_trees_all_equal(variables, state_at(step).variables)
+        assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(variables))
+
+
+def test_a_damaged_run_is_told(folder):
+    save(folder, 3)
+    shutil.rmtree(folder / "3" / "default")
+    with pytest.raises(UserError, match="cannot read a checkpoint in .*checkpoints: "):
+        load_variables(folder.parent)
+
+
+def test_a_folder_without_checkpoints_is_told(folder):
+    with pytest.raises(UserError, match="checkpoints holds no checkpoint yet"):
+        load_variables(folder.parent)
+    save(folder)
+    with pytest.raises(UserError, match="checkpoints holds no checkpoint yet"):
+        load_variables(folder.parent)

@@ -21,8 +21,8 @@ import optax
 import pytest
 from conftest import ROOT
 
-from cnn_jax import RECIPES, create_model, model_info
-from cnn_jax.data.augment import random_affine
+from cnn_jax import RECIPES, create_model, load_variables, model_info
+from cnn_jax.data.augment import fit, normalize, random_affine
 from cnn_jax.data.mnist_5k import read_split
 from cnn_jax.data.order import epoch_order
 from cnn_jax.training.checkpoint import Checkpoints
@@ -90,6 +90,15 @@ def test_a_run_leaves_everything_it_should(whole):
     assert len(found["params_digest"]) == 64 and found["images_per_s"] > 0
     assert 0.5 < found["test_top1"] <= found["test_top5"] <= 1
     assert sorted(p.name for p in (out / "checkpoints").iterdir())[0] == "120"
+
+
+def test_the_trained_network_can_be_used(whole):
+    images, labels = read_split("test")
+    info = model_info("lenet5_modern")
+    pixels = normalize(fit(images, (32, 32)), info.mean, info.std)
+    variables = load_variables(whole[0], "latest")
+    logits = create_model("lenet5_modern").apply(variables, pixels, train=False)
+    assert np.mean(logits.argmax(-1) == labels) == summary(whole[0])["test_top1"]
 
 
 def test_tensorflow_is_never_imported(whole):
@@ -272,10 +281,7 @@ def test_two_devices_train_what_one_trains(whole, run_train, train_command, tmp_
     done = run_train(*SHORT, "--out", tmp_path / "two", env=env)
     assert done.returncode == 0, done.stderr
     assert "on 2 x cpu" in done.stdout and summary(tmp_path / "two")["test_count"] == 1_000
-    one, two = (
-        json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
-        for out in (whole[0], tmp_path / "two")
-    )
+    one, two = (json.loads((out / "metrics.jsonl").read_text().splitlines()[0]) for out in (whole[0], tmp_path / "two"))
     assert one["step"] == two["step"] == 20 and abs(one["loss"] - two["loss"]) < 1e-4
     odd = run_train("--batch-size", 63, env=env)
     assert odd.returncode == 2 and "--batch-size 63 does not divide over 2 devices; 62 would" in odd.stderr

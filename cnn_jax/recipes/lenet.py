@@ -22,8 +22,8 @@ RECIPES = {
         loss="map",
         epochs=20,
         batch_size=32,
-        optimizer=Optimizer(lr=0.005, momentum=0.9),
-        schedule=Schedule(kind="cosine", warmup=1),
+        optimizer=Optimizer(lr=0.004, momentum=0.9),
+        schedule=Schedule(kind="cosine", warmup=2),
         augment=DISTORTIONS,
     ),
 }

@@ -5,9 +5,10 @@ import logging
 import shutil
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -109,6 +110,32 @@ class Checkpoints:
         except Exception as error:
             place = self.directory if step is None else self.directory / str(step)
             raise UserError(f"checkpoint {place} {what}: {first_line(error)}") from error
+
+
+def load_variables(run: str | Path, which: Literal["best", "latest"] = "best") -> dict:
+    """What `model.apply` takes, from a run's folder: {"params": ..., "batch_stats": ...}, NumPy arrays.
+
+    `which` is "best", by test top-1, or "latest". Reads only: the run may still be going on.
+
+    Raises:
+      UserError: no checkpoint there, or it cannot be read.
+    """
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    directory = Path(run).absolute() / "checkpoints"
+    try:
+        options = ocp.CheckpointManagerOptions(read_only=True, best_fn=lambda metrics: metrics[BEST_BY])
+        with ocp.CheckpointManager(directory, item_handlers=ocp.PyTreeCheckpointHandler(), options=options) as manager:
+            step = manager.best_step() if which == "best" else manager.latest_step()
+            if step is None:
+                raise UserError(f"{directory} holds no checkpoint yet")
+            as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+            restore_args = jax.tree.map(lambda _: as_numpy, manager.item_metadata(step).tree)
+            saved: Any = manager.restore(step, args=ocp.args.PyTreeRestore(restore_args=restore_args))
+    except UserError:
+        raise
+    except Exception as error:  # whatever orbax and tensorstore raise for damaged or missing files
+        raise UserError(f"cannot read a checkpoint in {directory}: {first_line(error)}") from error
+    return {"params": saved["params"], "batch_stats": saved["batch_stats"]}
 
 
 def _storable(state: TrainState) -> TrainState:
