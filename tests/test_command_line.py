@@ -40,7 +40,7 @@ def test_options_reach_into_the_recipe():
     ).config
     assert (config.model, config.epochs, config.dtype) == ("lenet5", 3, "bfloat16")
     assert config.optimizer.lr == 0.2 and config.optimizer.nesterov
-    assert config.schedule == Schedule(kind="step", warmup=1, boundaries=(1.0, 2.5))
+    assert config.schedule == dataclasses.replace(RECIPES["lenet5_1998"].schedule, kind="step", boundaries=(1.0, 2.5))
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))

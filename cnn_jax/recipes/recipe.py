@@ -47,7 +47,7 @@ class Schedule:
     """step: times `factor` at each boundary; cosine: to 0; plateau: times `factor` when the epoch's
     mean training loss has not improved for `patience` epochs."""
     warmup: float = 0.0
-    """Epochs of linear rise from 0 to the peak."""
+    """Epochs of linear rise from 0 to the peak; a shorter run never reaches it."""
     boundaries: tuple[float, ...] = ()
     """step: the epochs at which the rate falls."""
     factor: float = 0.1
@@ -56,7 +56,7 @@ class Schedule:
     """plateau: epochs without improvement."""
 
     def __post_init__(self):
-        check_range("schedule.warmup", self.warmup, 0)
+        check_range("schedule.warmup", self.warmup, 0, 1_000_000)
         check_range("schedule.factor", self.factor, 0, 1, open_low=True)
         check_range("schedule.patience", self.patience, 1)
         for boundary in self.boundaries:
@@ -117,7 +117,6 @@ class Recipe:
 
     def __post_init__(self):
         check_range("epochs", self.epochs, 1, 1_000_000)
-        check_range("schedule.warmup", self.schedule.warmup, 0, self.epochs)
         check_range("batch-size", self.batch_size, 1, 1_000_000)
         check_range("seed", self.seed, 0, 2**32 - 1)
         check_range("label-smoothing", self.label_smoothing, 0, 0.99)
