@@ -7,10 +7,12 @@
 
 A run leaves config.json, metrics.jsonl, TensorBoard events, checkpoints, pictures and
 summary.json in --out. Exit codes: 0 done; 2 a mistake, told in one line; 130 after Ctrl-C and
-75 after SIGTERM, both with everything saved.
+75 after SIGTERM, both after saving if training has begun (a second one does not wait for that);
+1 if nobody reads the output any more.
 """
 
 import os
+import shlex
 import sys
 import time
 from dataclasses import asdict
@@ -73,13 +75,14 @@ def run(command: Command, stop: StopRequest) -> None:
 
     state = create_state()
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    out = command.out or run_folder.free_name(Path("runs"), f"{command.recipe}-{datetime.now():%Y-%m-%d-%H%M%S}")
+    out = command.out or run_folder.new_folder(Path("runs"), f"{command.recipe}-{datetime.now():%Y-%m-%d-%H%M%S}")
+    stop.advice = f"; go on with: uv run train.py --resume --out {shlex.quote(str(out))}"
+    written = to_json(command.recipe, config) | {"data": {s.split: s.fingerprint for s in (train_set, test_set)}}
     with (
-        run_folder.open_run_folder(out, to_json(command.recipe, config), resume=command.resume),
+        run_folder.open_run_folder(out, written, resume=command.resume),
         checkpoint.Checkpoints(out / "checkpoints") as checkpoints,
     ):
         # A resumed run starts from its newest checkpoint.
-        stop.advice = f"; go on with: uv run train.py --resume --out {out}"
         if command.resume and (newest := checkpoints.latest_step()) is not None:
             state = checkpoints.restore(state, newest)
         if (out / "summary.json").exists() and int(state.step) == steps:
@@ -167,27 +170,39 @@ def run(command: Command, stop: StopRequest) -> None:
     )
 
 
+def unraisable(problem) -> None:
+    """Drops what tensorstore's threads say after a failed read or write; the failure itself is told."""
+    if str(problem.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(problem)
+
+
 def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit code."""
+    sys.unraisablehook = unraisable
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    stop = catch_signals()
     try:
-        with catch_signals() as stop:
-            command = parse(argv)
-            if command.list_recipes:
-                print(recipe_table())
-            else:
-                run(command, stop)
-            sys.stdout.flush()
-            return 0
+        command = parse(argv)
+        if command.list_recipes:
+            print(recipe_table())
+        else:
+            run(command, stop)
+        sys.stdout.flush()
+        return 0
     except UserError as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 2
+        told, code = error, 2
     except Interrupted as interrupted:
-        print(f"train.py: {interrupted}", file=sys.stderr)
-        return interrupted.exit_code
-    except BrokenPipeError:  # whoever read our output has gone
+        told, code = interrupted, interrupted.exit_code
+    except BrokenPipeError:
+        told, code = "nobody reads this output any more" + stop.advice, 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except OSError as error:  # a full disk, most often
+        told, code = f"cannot write {error.filename or 'the output'}: {error.strerror}{stop.advice}", 2
+    print(f"train.py: {told}", file=sys.stderr, flush=True)
+    return code
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    exit_code = main(sys.argv[1:])
+    os._exit(exit_code)  # all is written; threads of libraries that complain at the end are not heard

@@ -154,6 +154,12 @@ def test_a_damaged_run_is_told(folder):
         load_variables(folder.parent)
 
 
+def test_a_run_that_was_never_tested_gives_its_latest(folder):
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(state_at(4))
+    chex.assert_trees_all_equal(load_variables(folder.parent), state_at(4).variables)
+
+
 def test_a_folder_without_checkpoints_is_told(folder):
     with pytest.raises(UserError, match="checkpoints holds no checkpoint yet"):
         load_variables(folder.parent)

@@ -1,4 +1,4 @@
-from cnn_jax.errors import UserError, did_you_mean
+from cnn_jax.errors import UserError, did_you_mean, first_line
 
 
 def test_near_names_are_offered():
@@ -16,3 +16,10 @@ def test_a_long_list_is_cut():
 
 def test_user_error_is_a_value_error():
     assert issubclass(UserError, ValueError)
+
+
+def test_first_line_is_one_line_and_keeps_both_ends():
+    assert first_line(ValueError("\n  what\nmore")) == "what"
+    assert first_line(ValueError()) == "ValueError"
+    line = first_line(ValueError("start" + 1000 * "x" + "end"))
+    assert len(line) == 300 and line.startswith("start") and line.endswith("end")

@@ -28,7 +28,7 @@ class Saves:
         pass
 
 
-def run(out, state, *, epochs=3, loss=1.0, signal_at=None, saves=None):
+def run(out, state, *, epochs=3, loss=1.0, signal_at=None, saves=None, test_loss=0.1):
     out.mkdir(exist_ok=True)
     saves, stop = saves or Saves(), StopRequest(gentle=True, advice="; go on")
 
@@ -41,7 +41,12 @@ def run(out, state, *, epochs=3, loss=1.0, signal_at=None, saves=None):
         state, speed = train(
             state,
             step=step,
-            test=lambda state: {"test_loss": 0.1, "test_top1": state.step / 100, "test_top5": 1.0, "test_count": 7},
+            test=lambda state: {
+                "test_loss": test_loss,
+                "test_top1": state.step / 100,
+                "test_top5": 1.0,
+                "test_count": 7,
+            },
             rate=lambda state, t: 0.1 * t,
             order=lambda epoch: epoch_order(0, epoch, 23, 4),
             epochs=epochs,
@@ -95,6 +100,14 @@ def test_a_signal_saves_and_stops_the_run(tmp_path, signal_at, saved):
 def test_a_signal_in_the_last_step_lets_the_run_finish(tmp_path):
     state, _, saved = run(tmp_path, Counter(), signal_at=14)
     assert (state.step, saved[-1]) == (15, (15, 0.15))
+
+
+def test_a_test_loss_that_is_not_finite_is_neither_saved_nor_logged(tmp_path):
+    saves = Saves()
+    with pytest.raises(UserError, match="the test loss became nan; a lower --optimizer.lr may help"):
+        run(tmp_path, Counter(), test_loss=float("nan"), saves=saves)
+    assert saves.saved == []
+    assert [r["kind"] for r in read_metrics(tmp_path / "metrics.jsonl")] == ["train"]
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])

@@ -30,7 +30,7 @@ class Checkpoints:
         Raises:
           UserError: `directory` cannot be written, or its checkpoints cannot be listed.
         """
-        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax reports every file; errors come as exceptions
         self.directory = Path(directory).absolute()
         keep = policies.preservation_policy
         best = keep.BestN(get_metric_fn=lambda m: m[BEST_BY], n=1, keep_checkpoints_without_metrics=False)
@@ -51,27 +51,34 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_) -> None:
-        self._manager.close()
+        with self._telling("cannot be written"):
+            self._manager.close()
         shutil.rmtree(self.directory / "deleted", ignore_errors=True)
 
     def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:
         """Saves under the state's step; `metrics` with `test_top1` let it become the best.
 
         Raises:
-          UserError: the step, or a later one, is there already.
+          UserError: the step, or a later one, is there already, or it cannot be written.
         """
-        saved = self._manager.save(
-            int(state.step),
-            args=ocp.args.StandardSave(_storable(state)),
-            metrics={BEST_BY: metrics[BEST_BY]} if metrics else None,
-        )
+        with self._telling("cannot be written", int(state.step)):
+            saved = self._manager.save(
+                int(state.step),
+                args=ocp.args.StandardSave(_storable(state)),
+                metrics={BEST_BY: metrics[BEST_BY]} if metrics else None,
+            )
         if not saved:
             raise UserError(f"{self.directory} holds step {self.latest_step()} already; step {state.step} is not saved")
         shutil.rmtree(self.directory / "deleted", ignore_errors=True)
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when everything saved is on disk.
+
+        Raises:
+          UserError: the disk is full, or another reason why it cannot be written.
+        """
+        with self._telling("cannot be written"):
+            self._manager.wait_until_finished()
 
     def latest_step(self) -> int | None:
         """The newest step on disk, None if there is none."""
@@ -89,7 +96,8 @@ class Checkpoints:
           UserError: the folder holds another model's or optimiser's state, or cannot be read.
         """
         target = _storable(state)
-        with self._telling("cannot be read", step):
+        damaged = "cannot be read (remove that folder to go on from the one before)"
+        with self._telling(damaged, step):
             saved = _shapes(self._manager.item_metadata(step).tree)
         wanted = _shapes(target)
         for name in sorted(saved | wanted):
@@ -98,7 +106,7 @@ class Checkpoints:
                     f"checkpoint {self.directory / str(step)} is of another model or optimiser: {name} is "
                     f"{saved.get(name, 'absent')} there, {wanted.get(name, 'absent')} here"
                 )
-        with self._telling("cannot be read", step):
+        with self._telling(damaged, step):
             restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(target))
         return restored.replace(key=jax.random.wrap_key_data(restored.key))
 
@@ -115,17 +123,20 @@ class Checkpoints:
 def load_variables(run: str | Path, which: Literal["best", "latest"] = "best") -> dict:
     """What `model.apply` takes, from a run's folder: {"params": ..., "batch_stats": ...}, NumPy arrays.
 
-    `which` is "best", by test top-1, or "latest". Reads only: the run may still be going on.
+    `which` is "best", by test top-1 (the latest while none has been tested), or "latest". Reads only:
+    the run may still be going on.
 
     Raises:
       UserError: no checkpoint there, or it cannot be read.
     """
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     directory = Path(run).absolute() / "checkpoints"
     try:
         options = ocp.CheckpointManagerOptions(read_only=True, best_fn=lambda metrics: metrics[BEST_BY])
         with ocp.CheckpointManager(directory, item_handlers=ocp.PyTreeCheckpointHandler(), options=options) as manager:
-            step = manager.best_step() if which == "best" else manager.latest_step()
+            step = manager.latest_step()
+            if which == "best" and manager.best_step() is not None:
+                step = manager.best_step()
             if step is None:
                 raise UserError(f"{directory} holds no checkpoint yet")
             as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)

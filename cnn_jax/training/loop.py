@@ -63,15 +63,22 @@ def train(
                 raise Interrupted(stop.received, f" at step {position}; the checkpoint is saved{stop.advice}")
         images, seconds = images + meter.images, seconds + meter.seconds
         tested = test(state)
+        check_finite("test", tested["test_loss"])
         record = {key.removeprefix("test_"): value for key, value in tested.items()}
         log.write("test", step=position, epoch=position / steps_per_epoch, **record)
-        log.epoch_line(position, meter.epoch_means(), record)
         checkpoints.save(state, tested)
+        log.epoch_line(position, meter.epoch_means(), record)
         if stop.received and position < epochs * steps_per_epoch:
             checkpoints.wait()
             raise Interrupted(stop.received, f" at step {position}; the checkpoint is saved{stop.advice}")
     checkpoints.wait()
     return state, images / seconds if seconds else None
+
+
+def check_finite(kind: str, loss: float) -> None:
+    """Raises a UserError unless the loss is a number."""
+    if not math.isfinite(loss):
+        raise UserError(f"the {kind} loss became {loss}; a lower --optimizer.lr may help")
 
 
 class Meter:
@@ -99,8 +106,7 @@ class Meter:
         waited = jax.device_get(self._waiting)
         now = time.perf_counter()
         means = _means(waited)
-        if not math.isfinite(means["loss"]):
-            raise UserError(f"the training loss became {means['loss']}; a lower --optimizer.lr may help")
+        check_finite("training", means["loss"])
         speed = self._fresh / (now - self._last)
         self._read += waited
         self.images += self._fresh

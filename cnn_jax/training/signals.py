@@ -1,15 +1,14 @@
-"""Ctrl-C and SIGTERM: an early one ends the run at once, a later one when the state is saved."""
+"""Ctrl-C and SIGTERM: before the loop they end the process at once, in it when the state is saved."""
 
-import contextlib
+import os
 import signal
-from collections.abc import Generator
 from dataclasses import dataclass
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}  # 128 + SIGINT; EX_TEMPFAIL: start me again
 
 
-class Interrupted(BaseException):
-    """A signal ends the run. Like KeyboardInterrupt it is no Exception, so that none swallows it."""
+class Interrupted(Exception):
+    """The loop ends because of a signal; the state is saved."""
 
     def __init__(self, signum: int, where: str):
         super().__init__(f"stopped by {signal.Signals(signum).name}{where}")
@@ -22,7 +21,7 @@ class StopRequest:
 
     Attributes:
       received: the signal that came, if any.
-      gentle: whether the first signal is only noted; the second always acts at once.
+      gentle: whether the first signal is only noted; the second always ends the process at once.
       advice: how to go on afterwards, the end of the line that tells of the signal.
     """
 
@@ -31,19 +30,22 @@ class StopRequest:
     advice: str = " before the first step; nothing to save"
 
 
-@contextlib.contextmanager
-def catch_signals() -> Generator[StopRequest]:
-    """Inside, signals go to the StopRequest that is yielded, or raise Interrupted."""
+def catch_signals() -> StopRequest:
+    """From here on this process answers both signals, to its end.
+
+    At once means os._exit: an exception would be lost wherever Python runs a callback of a
+    library, and tearing the interpreter down in the middle of an import or a compilation crashes.
+    What is on disk then is what a kill would leave, and a resumed run copes with that.
+    """
     request = StopRequest()
 
     def handle(signum, _frame):
-        if not request.gentle or request.received is not None:
-            raise Interrupted(signum, request.advice)
-        request.received = signum
+        if request.gentle and request.received is None:
+            request.received = signum
+            return
+        os.write(2, f"train.py: {Interrupted(signum, request.advice)}\n".encode())
+        os._exit(EXIT_CODES[signal.Signals(signum)])
 
-    previous = {signum: signal.signal(signum, handle) for signum in EXIT_CODES}
-    try:
-        yield request
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
+    for signum in EXIT_CODES:
+        signal.signal(signum, handle)
+    return request
