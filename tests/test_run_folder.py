@@ -5,7 +5,7 @@ import pytest
 from cnn_jax import RECIPES, UserError
 from cnn_jax.recipes.configuration import to_json
 from cnn_jax.training import run_folder
-from cnn_jax.training.run_folder import free_name, versions, write_json
+from cnn_jax.training.run_folder import new_folder, versions, write_json
 
 
 def open_run_folder(*args, **options):
@@ -63,7 +63,7 @@ def test_two_processes_do_not_work_on_one_run(tmp_path):
 
 
 def test_resume_needs_a_run(tmp_path):
-    with pytest.raises(UserError, match="--resume found no run in"):
+    with pytest.raises(UserError, match="cannot read .*config.json: No such file"):
         open_run_folder(tmp_path, CONFIG, resume=True)
 
 
@@ -73,11 +73,14 @@ def test_an_unwritable_place_is_told(tmp_path):
         open_run_folder(tmp_path / "file" / "run", CONFIG, resume=False)
 
 
-def test_free_name_counts_up(tmp_path):
-    for expected in ("run", "run-2", "run-3"):
-        path = free_name(tmp_path, "run")
-        assert path.name == expected
-        path.mkdir()
+def test_new_folders_count_up(tmp_path):
+    assert [new_folder(tmp_path / "runs", "run").name for _ in range(3)] == ["run", "run-2", "run-3"]
+
+
+def test_a_place_for_runs_that_is_none_is_told(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(UserError, match="cannot make .*run: Not a directory; --out DIR names another place"):
+        new_folder(tmp_path / "runs" / "of", "run")
 
 
 def test_json_is_replaced_whole(tmp_path):

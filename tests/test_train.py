@@ -170,12 +170,47 @@ def test_ctrl_c_and_sigterm_save_and_exit(whole, train_command, run_train, tmp_p
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_a_signal_before_training_ends_the_run_at_once(train_command, tmp_path, signum, code):
-    process = start(train_command, "--out", tmp_path / "run")
-    time.sleep(1)  # while it imports
-    process.send_signal(signum)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert stderr == f"train.py: stopped by {signum.name} before the first step; nothing to save\n"
+    for seconds in (0.5, 1.0, 1.5, 2.0, 3.0):  # importing, reading data, compiling
+        process = start(train_command, "--out", tmp_path / f"run{seconds}")
+        time.sleep(seconds)
+        process.send_signal(signum)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert re.fullmatch(rf"train.py: stopped by {signum.name}( before the first step; noth|; go on wi).*\n", stderr)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_is_told_in_one_line(train_command, run_train, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("this place lets nobody mount")
+    try:
+        done = run_train(*SHORT, "--out", disk / "run")
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("train.py: ") and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_closed_output_does_no_harm(train_command, tmp_path):
+    command = train_command("--list-recipes")
+    done = subprocess.run(
+        ["bash", "-c", shlex.join(command["args"]) + " >&-"], capture_output=True, text=True, env=command["env"]
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_other_data_of_the_same_name_is_not_resumed_on(whole, run_train, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(whole[0], out)
+    config = json.loads((out / "config.json").read_text())
+    assert config["data"]["train"].startswith("4000 images, crc32 ")
+    config["data"]["train"] = "3999 images, crc32 00000000"
+    (out / "config.json").write_text(json.dumps(config))
+    done = run_train("--resume", "--out", out)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "another configuration: data.train: 3999 images, crc32 00000000 -> 4000 images" in done.stderr
 
 
 def test_a_signal_after_the_last_step_lets_the_pictures_be_finished(whole, train_command, tmp_path):

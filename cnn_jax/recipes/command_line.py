@@ -71,6 +71,7 @@ def parse(argv: Sequence[str]) -> Command:
             raise UserError(f"--resume found no run in {given.out}: {file} does not exist")
     values = {} if file is None else read_json(file)
     named = values.pop("recipe", DEFAULT_RECIPE)
+    values.pop("data", None)  # what a run wrote down of its images, for its own resume
     recipe = str(named) if given.recipe is None else given.recipe
     if recipe not in RECIPES:
         raise UserError(did_you_mean("recipe", recipe, RECIPES))

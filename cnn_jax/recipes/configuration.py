@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.recipes.recipe import Recipe, check
 
+LARGEST = 1e300  # of a number in a configuration; every field has a smaller bound of its own
+
 
 def read_json(path: str | Path) -> dict:
     """An object from a JSON file; a UserError says what is wrong with it."""
@@ -16,7 +18,7 @@ def read_json(path: str | Path) -> dict:
         values = json.loads(Path(path).read_text())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold an object such as {{'epochs': 5, 'optimizer': {{'lr': 0.02}}}}")
@@ -58,14 +60,16 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
         return tuple(_converted(item, float, name) for item in value)
     if get_origin(hint) is UnionType:  # str | None
         return None if value is None else _converted(value, get_args(hint)[0], name)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits, right = {
-        float: (number, "a number"),
-        int: (number and value == int(value), "a whole number"),
-        bool: (isinstance(value, bool), "true or false"),
-        str: (isinstance(value, str), "text"),
+    kinds, right = {
+        float: (int | float, "a number"),
+        int: (int | float, "a whole number"),
+        bool: (bool, "true or false"),
+        str: (str, "text"),
     }[hint]
-    check(fits, name, json.dumps(value), right)
+    fits = isinstance(value, kinds) and (hint is bool or not isinstance(value, bool))
+    if fits and hint in (int, float):
+        fits = abs(value) <= LARGEST and (hint is float or value == int(value))  # False for a NaN
+    check(fits, name, json.dumps(value)[:60], right)
     return hint(value)
 
 

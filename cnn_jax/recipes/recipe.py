@@ -116,6 +116,8 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
 
     def __post_init__(self):
+        if self.data_dir is not None:
+            check(self.data_dir.isprintable() and bool(self.data_dir.strip()), "data-dir", self.data_dir, "a folder")
         check_range("epochs", self.epochs, 1, 1_000_000)
         check_range("batch-size", self.batch_size, 1, 1_000_000)
         check_range("seed", self.seed, 0, 2**32 - 1)

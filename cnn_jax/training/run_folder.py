@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 from collections.abc import Generator
@@ -24,35 +25,49 @@ def open_run_folder(out: Path, config: dict, *, resume: bool) -> Generator[None]
         another process is at work in it.
     """
     path = out / "config.json"
-    if resume:
-        if not path.is_file():
-            raise UserError(f"--resume found no run in {out}: {path} does not exist")
-        changes = [line for line in differences(read_json(path), config) if not line.startswith("data_dir:")]
-        if changes:
-            raise UserError(f"the run in {out} has another configuration: {'; '.join(changes)}")
-    elif any((out / name).exists() for name in ("config.json", "checkpoints", "metrics.jsonl")):
-        raise UserError(f"{out} already holds a run: continue it with --resume, or choose another --out")
-    else:
-        try:
+    try:
+        if not resume:
             out.mkdir(parents=True, exist_ok=True)
-            write_json(path, config)
-        except OSError as error:
-            raise UserError(f"cannot write to --out {out}: {error.strerror}") from None
-    with path.open() as file:
+        folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise UserError(f"cannot write to --out {out}: {error.strerror}") from None
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             raise UserError(f"another process is at work in {out}") from None
+        if resume:
+            changes = [line for line in differences(read_json(path), config) if not line.startswith("data_dir:")]
+            if changes:
+                raise UserError(f"the run in {out} has another configuration: {'; '.join(changes)}")
+        elif any((out / name).exists() for name in ("config.json", "checkpoints", "metrics.jsonl")):
+            raise UserError(f"{out} already holds a run: continue it with --resume, or choose another --out")
+        else:
+            try:
+                write_json(path, config)
+            except OSError as error:
+                raise UserError(f"cannot write to --out {out}: {error.strerror}") from None
         yield
+    finally:
+        os.close(folder)
 
 
-def free_name(folder: Path, name: str) -> Path:
-    """`folder/name`, with -2, -3, ... behind it where that exists."""
-    path, number = folder / name, 1
-    while path.exists():
-        number += 1
-        path = folder / f"{name}-{number}"
-    return path
+def new_folder(parent: Path, name: str) -> Path:
+    """Makes `parent/name`, with -2, -3, ... behind it where that is taken, and returns it.
+
+    Raises:
+      UserError: it cannot be made.
+    """
+    for number in itertools.count(1):
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"cannot make {path}: {error.strerror}; --out DIR names another place") from None
+        return path
+    raise AssertionError("unreachable")
 
 
 def write_whole(path: Path, text: str) -> None:
