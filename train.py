@@ -198,7 +198,7 @@ def main(argv: list[str]) -> int:
         told, code = "nobody reads this output any more" + stop.advice, 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # a full disk, most often
-        told, code = f"cannot write {error.filename or 'the output'}: {error.strerror}{stop.advice}", 2
+        told, code = f"cannot read or write {error.filename or 'the output'}: {error.strerror}{stop.advice}", 2
     print(f"train.py: {told}", file=sys.stderr, flush=True)
     return code
 
