@@ -1,11 +1,12 @@
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cnn_jax import UserError
 from cnn_jax.layers import Conv
-from cnn_jax.layers.conv import padding_pairs
+from cnn_jax.layers.conv import convolve, padding_pairs
 
 
 def oracle(x, kernel, stride, padding, groups):
@@ -60,3 +61,46 @@ def test_channels_that_do_not_divide_by_groups_are_refused():
 
 def test_bias_can_be_left_out():
     assert set(Conv(4, 1, use_bias=False).init(jax.random.key(0), jnp.ones((1, 2, 2, 3)))["params"]) == {"kernel"}
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    ("kernel", "channels", "features", "groups", "padding"),
+    [
+        (1, 8, 12, 1, 0),
+        (1, 8, 12, 1, ((1, 0), (0, 2))),
+        (3, 12, 12, 12, 1),  # depthwise
+        (3, 12, 24, 12, 1),  # depthwise with two outputs a channel
+        (3, 96, 48, 2, 1),  # AlexNet's two towers
+        (3, 128, 128, 32, 1),  # ResNeXt
+        (3, 12, 18, 6, ((0, 1), (1, 0))),
+        (7, 12, 5, 1, 0),  # a fully connected layer
+    ],
+)
+def test_each_lowering_equals_the_plain_convolution(stride, kernel, channels, features, groups, padding):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 7, 7, channels)).astype(np.float32)
+    w = rng.standard_normal((kernel, kernel, channels // groups, features)).astype(np.float32)
+    pads = padding if isinstance(padding, tuple) else ((padding, padding),) * 2
+
+    def plain(x, w):
+        return jax.lax.conv_general_dilated(
+            x, w, (stride, stride), pads, feature_group_count=groups, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def ours(x, w):
+        return convolve(x, w, stride, padding, groups)
+
+    np.testing.assert_allclose(ours(x, w), plain(x, w), rtol=1e-4, atol=1e-4)
+    weights = rng.standard_normal(plain(x, w).shape).astype(np.float32)
+    gradients = [jax.vjp(f, x, w)[1](weights) for f in (ours, plain)]
+    for got, expected in zip(*gradients, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_accelerators_get_the_plain_grouped_convolution(platform):
+    x, w = jnp.zeros((2, 7, 7, 12)), jnp.zeros((3, 3, 1, 12))
+    exported = jax.export.export(jax.jit(lambda x, w: convolve(x, w, 1, 1, 12)), platforms=[platform])(x, w)
+    assert exported.mlir_module().count("stablehlo.convolution") == 1
+    assert "feature_group_count = 12" in exported.mlir_module()

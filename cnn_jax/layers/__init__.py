@@ -1,6 +1,7 @@
 """What several families of networks share. Tensors are (B, H, W, C), channels last."""
 
-from cnn_jax.layers.blocks import ConvBN, SqueezeExcite
+from cnn_jax.layers.blocks import ConvBN, SqueezeExcite, call_block, classify, zero_pad_shortcut
+from cnn_jax.layers.branches import Chain, Inception, Unit, branches
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.norm import BatchNorm, LocalResponseNorm
 from cnn_jax.layers.pool import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
@@ -8,13 +9,20 @@ from cnn_jax.layers.tap import tap
 
 __all__ = [
     "BatchNorm",
+    "Chain",
     "Conv",
     "ConvBN",
+    "Inception",
     "LocalResponseNorm",
     "SqueezeExcite",
+    "Unit",
     "adaptive_avg_pool",
     "avg_pool",
+    "branches",
+    "call_block",
+    "classify",
     "global_avg_pool",
     "max_pool",
     "tap",
+    "zero_pad_shortcut",
 ]

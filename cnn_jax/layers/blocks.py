@@ -10,12 +10,15 @@ from cnn_jax.layers.conv import Conv, IntPair, Padding
 from cnn_jax.layers.norm import BatchNorm
 from cnn_jax.layers.pool import global_avg_pool
 
+HEAD_INIT = nn.initializers.lecun_normal()
+
 
 class ConvBN(nn.Module):
-    """Convolution without bias -> batch norm -> activation, (B, H, W, C) -> (B, H', W', features).
+    """Convolution -> batch norm -> activation, (B, H, W, C) -> (B, H', W', features).
 
     `act=None` leaves the activation out (a residual branch's last layer, MobileNet v2's linear
     projection). `norm` is a batch-norm constructor, for another epsilon or a group size.
+    `use_bias` gives the convolution a bias that the norm makes idle: some published weights have it.
     """
 
     features: int
@@ -25,6 +28,8 @@ class ConvBN(nn.Module):
     groups: int = 1
     act: Callable | None = nn.relu
     norm: Callable[..., nn.Module] = BatchNorm
+    use_bias: bool = False
+    kernel_init: Callable = nn.initializers.he_normal()
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -35,7 +40,8 @@ class ConvBN(nn.Module):
             self.stride,
             self.padding,
             self.groups,
-            use_bias=False,
+            use_bias=self.use_bias,
+            kernel_init=self.kernel_init,
             dtype=self.dtype,
             name="conv",
         )(x)
@@ -46,18 +52,61 @@ class ConvBN(nn.Module):
 class SqueezeExcite(nn.Module):
     """Scales each channel by a gate computed from all channels' means (Hu 2018, 1709.01507, eq. 2-4).
 
-    (B, H, W, C) -> (B, H, W, C): mean over positions -> `reduce` to `hidden` -> `act` ->
-    `expand` to C -> `gate`. The paper's `hidden` is C // 16.
+    (B, H, W, C) -> (B, H, W, C): mean over positions -> `reduce` to C / reduction -> ReLU ->
+    `expand` to C -> sigmoid. `divisor` rounds the hidden width to its nearest multiple, as timm
+    does with 8; without it the width is the paper's C // reduction, at least 1.
     """
 
-    hidden: int
-    act: Callable = nn.relu
-    gate: Callable = nn.sigmoid
+    reduction: int = 16
+    divisor: int = 1
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        hidden = x.shape[-1] // self.reduction + self.divisor // 2
+        hidden = max(self.divisor, hidden // self.divisor * self.divisor)
         s = global_avg_pool(x)
-        s = self.act(nn.Dense(self.hidden, dtype=self.dtype, name="reduce")(s))
-        s = self.gate(nn.Dense(x.shape[-1], dtype=self.dtype, name="expand")(s))
+        s = nn.relu(nn.Dense(hidden, dtype=self.dtype, name="reduce")(s))
+        s = nn.sigmoid(nn.Dense(x.shape[-1], dtype=self.dtype, name="expand")(s))
         return x * s[:, None, None, :]
+
+
+def zero_pad_shortcut(x: jax.Array, features: int, stride: int) -> jax.Array:
+    """Shortcut without parameters: every `stride`-th pixel, zeros for the new channels.
+
+    (B, H, W, C) -> (B, ceil(H / stride), ceil(W / stride), features); option A of He 2015
+    (1512.03385), sec. 3.3. The paper leaves the place of the zeros open: half stand before the
+    channels and half behind, as in the CIFAR weights of akamaster/pytorch_resnet_cifar10.
+    """
+    x = x[:, ::stride, ::stride]
+    new = features - x.shape[-1]
+    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
+
+
+def call_block(block: nn.Module, x: jax.Array | tuple[jax.Array, ...], *, train: bool, remat: bool) -> jax.Array:
+    """`block(x, train=train)`; with `remat` its activations are computed again in the backward pass.
+
+    Numbers stay the same; memory falls to the blocks' inputs (jax.checkpoint).
+    """
+    if not remat:
+        return block(x, train=train)
+    return nn.remat(lambda module, x: module(x, train=train))(block, x)
+
+
+def classify(
+    x: jax.Array,
+    num_classes: int,
+    *,
+    train: bool,
+    dropout: float = 0.0,
+    kernel_init: Callable = HEAD_INIT,
+    dtype: jnp.dtype = jnp.float32,
+) -> jax.Array:
+    """Dropout -> linear layer `head`, features (B, F) -> logits (B, num_classes) float32.
+
+    To be called inside a compact network. `num_classes=0` gives the features, float32.
+    """
+    if num_classes == 0:
+        return x.astype(jnp.float32)
+    x = nn.Dropout(dropout, deterministic=not train)(x)
+    return nn.Dense(num_classes, kernel_init=kernel_init, dtype=dtype, name="head")(x).astype(jnp.float32)
