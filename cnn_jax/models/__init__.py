@@ -2,14 +2,17 @@
 
 import inspect
 from fnmatch import fnmatchcase
+from functools import partial
 
 import flax.linen as nn
 
 from cnn_jax.errors import UserError, did_you_mean
-from cnn_jax.models import lenet
+from cnn_jax.models import (
+    lenet,
+)
 from cnn_jax.models.card import ModelInfo
 
-FAMILIES = (lenet,)
+FAMILIES = (lenet,)  # in the order of history
 MODELS: dict[str, ModelInfo] = {row.name: row for family in FAMILIES for row in family.VARIANTS}
 
 
@@ -33,15 +36,26 @@ def create_model(name: str, **options) -> nn.Module:
     """Builds a network, (B, H, W, C) float images -> (B, num_classes) float32 logits.
 
     Every network takes `num_classes` (0 gives the features before the classifier) and `dtype`,
-    the compute type; parameters stay float32. Channels follow the input. Call it as
-    `model.init(key, images, train=False)` and `model.apply(variables, images, train=False)`.
+    the compute type; parameters stay float32. Where it makes sense it takes `dropout` (a rate in
+    [0, 1)), `stem` ("cifar" for images of 28 to 64 pixels), `se_reduction` (16 adds
+    squeeze-and-excitation as in the paper), `remat` (activations are computed again in the
+    backward pass), `aux` (auxiliary heads) and `batch_norm`, a dict of options of
+    layers.BatchNorm that leaves the network's own epsilon alone: `{"unbiased": True}`. Channels
+    follow the input. Call it as `model.init(key, images, train=False)` and
+    `model.apply(variables, images, train=False)`.
 
     Raises:
       UserError: no such network, or an option that it does not have.
     """
     build = model_info(name).build
-    fields = [field for field in inspect.signature(build).parameters if field not in ("parent", "name")]
+    fields = inspect.signature(build).parameters
+    offered = [field for field in fields if field not in ("parent", "name")]
+    if "norm" in fields and fields["norm"].default is not None:
+        offered.append("batch_norm")
     for option in options:
-        if option not in fields:
-            raise UserError(did_you_mean(f"option of {name}", option, fields))
+        if option not in offered:
+            raise UserError(did_you_mean(f"option of {name}", option, offered))
+    if "batch_norm" in options:
+        norm = options.get("norm", fields["norm"].default)
+        options["norm"] = partial(norm, **options.pop("batch_norm"))
     return build(**options)

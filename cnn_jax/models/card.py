@@ -1,9 +1,42 @@
 """What is known of a network without building it."""
 
+import json
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
+
+if TYPE_CHECKING:
+    from cnn_jax.models.structure import Structure
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training images of CIFAR-10
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A published figure: `top1` and `top5` accuracy in percent (None where not given), and whence.
+
+    `of` names a weight tag such as "resnet50.tv_in1k", or says what the source measured.
+    """
+
+    of: str
+    top1: float | None
+    top5: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A tap: `channels`, and input pixels per position, or None for a vector."""
+
+    name: str
+    channels: int
+    stride: int | None
 
 
 @dataclass(frozen=True)
@@ -11,19 +44,75 @@ class ModelInfo:
     """One row of a family's table.
 
     `build(**options)` makes the linen module. `params` counts trainable parameters at the
-    default options, `fixed` those that the paper sets by hand. `input_size` is (H, W, C).
-    An image in [0, 1] enters the network as (image - mean) / std, per channel.
+    default options without auxiliary heads, `aux_params` those of the heads, `fixed` those that
+    the paper sets by hand. `macs` are multiply-accumulates of convolutions and linear layers for
+    one image of `input_size` (H, W, C). An image in [0, 1] enters the network as
+    (image - mean) / std, per channel, after a resize by `interpolation` and a centre crop of
+    `crop` of its shorter side. `references` are the networks of other libraries that compute the
+    same function, so that their weights load: "torchvision.resnet50", "timm.resnet50".
     """
 
     name: str
     build: Callable[..., nn.Module]
     summary: str
-    paper: str
-    year: int
     section: str
     params: int
-    input_size: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    macs: int
+    _: KW_ONLY
+    paper: str
+    year: int
+    input_size: tuple[int, int, int] = (224, 224, 3)
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bilinear"
+    crop: float = 0.875
+    references: tuple[str, ...] = ()
+    aux_params: int = 0
     fixed: int = 0
-    num_classes: int = 10
+    num_classes: int = 1000
+
+    def normalization(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and std for images of that many channels: the card's, or their averages, repeated."""
+        if channels == len(self.mean):
+            return self.mean, self.std
+        return (sum(self.mean) / len(self.mean),) * channels, (sum(self.std) / len(self.std),) * channels
+
+    @property
+    def accuracies(self) -> tuple[Accuracy, ...]:
+        """Published top-1 and top-5 on ImageNet-1k validation, single crop unless `of` says else."""
+        return tuple(Accuracy(**row) for row in _published().get(self.name, ()))
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Tags of published weights that load into this network, such as "resnet50.tv_in1k"."""
+        return tuple(row.of for row in self.accuracies if row.of.startswith(f"{self.name}."))
+
+    @property
+    def structure(self) -> "Structure":
+        """Layers, taps and shapes of variables with the default options, by abstract evaluation."""
+        return _structure(self)
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The taps of extract_features in the order of the network, at the card's input size."""
+
+        def stride(height: int) -> int:
+            # Every stride here is a power of two; padding, or none, moves the ratio of sizes by 0.9 to 1.7.
+            return 2 ** int(math.log2(self.input_size[0] / height) + 0.2)
+
+        return tuple(
+            Feature(name, shape[-1], stride(shape[0]) if len(shape) == 3 else None)
+            for name, shape in self.structure.taps.items()
+        )
+
+
+@cache
+def _published() -> dict[str, list[dict]]:
+    return json.loads(resources.files("cnn_jax.models").joinpath("published.json").read_text())
+
+
+@cache
+def _structure(info: ModelInfo) -> "Structure":
+    from cnn_jax.models.structure import structure  # JAX is not needed to read a card
+
+    return structure(info.build(), info.input_size)

@@ -16,6 +16,7 @@ import tyro
 from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.recipes import DEFAULT_RECIPE, RECIPES, Recipe
 from cnn_jax.recipes.configuration import override, read_json
+from cnn_jax.tables import aligned
 
 PROG = "train.py"
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -89,8 +90,7 @@ def recipe_table() -> str:
         (name, r.model, r.dataset, r.epochs, r.batch_size, r.optimizer.lr, r.schedule.kind, r.loss)
         for name, r in RECIPES.items()
     ]
-    widths = [max(len(str(row[i])) for row in (head, *rows)) for i in range(len(head))]
-    return "\n".join("  ".join(str(v).ljust(w) for v, w in zip(row, widths, strict=True)) for row in (head, *rows))
+    return aligned([head, *rows])
 
 
 def _tyro(argv: Sequence[str], default: Command) -> Command:

@@ -1,0 +1,166 @@
+"""The command `cnn-jax`: what networks there are, and what is known of each.
+
+    cnn-jax list 'res*'          names, sizes and published accuracies
+    cnn-jax info resnet50        the card of a network
+    cnn-jax summary resnet50     its layers: shapes, parameters, multiply-accumulates
+
+Exit codes: 0 done; 2 a mistake, told in one line.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from cnn_jax.errors import UserError
+from cnn_jax.tables import aligned
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake as everything else here does: in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help shows all options")
+
+
+def list_command(pattern: str, markdown: bool) -> str:
+    """A line for each network that matches, or the whole of docs/models.md."""
+    from cnn_jax.models import list_models, model_info
+    from cnn_jax.models.catalogue import catalogue
+
+    if markdown:
+        return catalogue()
+    names = list_models(pattern)
+    if not names:
+        raise UserError(f"no model matches {pattern!r}; `cnn-jax list` shows all")
+    rows = [("name", "year", "params M", "MACs M", "input", "top-1 %", "what it is")]
+    for info in map(model_info, names):
+        best = max((a.top1 for a in info.accuracies if a.top1 and not a.of.startswith("CIFAR")), default=None)
+        rows.append(
+            (
+                info.name,
+                str(info.year),
+                f"{info.params / 1e6:,.2f}",
+                f"{info.macs / 1e6:,.1f}",
+                info.input_size[0],
+                None if best is None else f"{best:.1f}",
+                info.summary,
+            )
+        )
+    return aligned(rows)
+
+
+def info_command(name: str) -> str:
+    """The card of a network, line by line."""
+    from cnn_jax.models import model_info
+
+    info = model_info(name)
+    height, width, channels = info.input_size
+    rows: list[tuple[str, str]] = [
+        ("name", info.name),
+        ("what it is", info.summary),
+        ("paper", f"{info.paper}, {info.year}, {info.section}"),
+        (
+            "parameters",
+            f"{info.params:,}" + (f" and {info.aux_params:,} in auxiliary heads" if info.aux_params else ""),
+        ),
+        ("multiply-accumulates", f"{info.macs:,}"),
+        ("input", f"{height}x{width}x{channels}, {info.interpolation} resize, centre crop {info.crop:g}"),
+        ("mean, std", f"{_numbers(info.mean)}; {_numbers(info.std)}, of images in [0, 1]"),
+        ("classes", f"{info.num_classes:,}"),
+        ("same network as", ", ".join(info.references) or "none elsewhere"),
+        ("weights", ", ".join(info.weights) or "none published that load"),
+    ]
+    for accuracy in info.accuracies:
+        top5 = f", top-5 {accuracy.top5:g} %" if accuracy.top5 else ""
+        top1 = f"top-1 {accuracy.top1:g} %" if accuracy.top1 else ""
+        rows.append(("accuracy", f"{accuracy.of}: {(top1 + top5).removeprefix(', ')} ({accuracy.source})"))
+    rows += [
+        ("feature", f"{f.name}: {f.channels:,} channels" + (f", stride {f.stride}" if f.stride else ", a vector"))
+        for f in info.features
+    ]
+    return aligned(rows)
+
+
+def summary_command(name: str, image_size: int | None, batch: int, stem: str | None) -> str:
+    """A line for each layer with parameters, and the totals."""
+    from cnn_jax.models import create_model, model_info
+    from cnn_jax.models.structure import structure
+
+    info = model_info(name)
+    height, width, channels = info.input_size
+    if image_size is not None:
+        height = width = image_size
+    model = create_model(name, **({} if stem is None else {"stem": stem}))
+    try:
+        found = structure(model, (height, width, channels))
+    except UserError:
+        raise
+    except Exception as error:  # a map shrank below a pixel, or a layer met a size it was not made for
+        raise UserError(
+            f"{name} does not take {height}x{width} images; its own size is {info.input_size[0]}"
+        ) from error
+    rows = [("layer", "kind", f"output of a batch of {batch}", "params", "MACs M")]
+    for layer in found.layers:
+        shape = "x".join(map(str, (batch, *layer.shape)))
+        rows.append((layer.path, layer.kind, shape, layer.params, f"{layer.macs * batch / 1e6:,.1f}"))
+    rows.append(("total", "", "", found.params, f"{found.macs * batch / 1e6:,.1f}"))
+    values = sum(layer.values for layer in found.layers if not layer.path.startswith("aux")) * batch
+    memory = f"activations: {values * 4 / 2**20:,.1f} MiB in float32, {values * 2 / 2**20:,.1f} MiB in bfloat16"
+    note = "(outputs of the layers above, which a training step keeps)"
+    aux = (
+        f"\n{found.aux_params:,} parameters are in auxiliary heads, which only training computes"
+        if found.aux_params
+        else ""
+    )
+    return f"{aligned(rows)}\n{memory} {note}{aux}"
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a positive whole number, not {text!r}")
+    return int(text)
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="cnn-jax", description="The classic convolutional networks in JAX.", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    table = commands.add_parser("list", help="networks by name, with sizes and published accuracy")
+    table.add_argument("pattern", nargs="?", default="*", help="a glob such as 'res*'")
+    table.add_argument("--markdown", action="store_true", help="all of them with sources, as docs/models.md has it")
+    table.set_defaults(run=list_command)
+    card = commands.add_parser("info", help="what is known of a network")
+    card.add_argument("name")
+    card.set_defaults(run=info_command)
+    layers = commands.add_parser("summary", help="layer by layer: shapes, parameters, multiply-accumulates")
+    layers.add_argument("name")
+    layers.add_argument("--image-size", type=_positive, metavar="PIXELS", help="the card's if not given")
+    layers.add_argument("--batch", type=_positive, default=1, metavar="IMAGES")
+    layers.add_argument("--stem", help="'cifar' for images of 28 to 64 pixels")
+    layers.set_defaults(run=summary_command)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; what it says goes to stdout, a mistake to stderr."""
+    try:
+        options = vars(_parser().parse_args(argv))
+        run = options.pop("run")
+        del options["command"]
+        print(run(**options), flush=True)
+        return 0
+    except UserError as error:
+        print(f"cnn-jax: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # such as `cnn-jax list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""A network as two pure functions, for those who want no module object."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.errors import UserError
+from cnn_jax.models import create_model, model_info
+
+
+class Functional(NamedTuple):
+    """`init, apply = functional(...)`; see there."""
+
+    init: Callable
+    apply: Callable
+
+
+def functional(name: str, **options) -> Functional:
+    """`create_model(name, **options)` as a pair of pure functions (init, apply).
+
+    `init(key, image_shape=None) -> (params, batch_stats)`: float32 pytrees; `image_shape` is
+    (H, W, C), the card's input size if None. `batch_stats` is empty for a network without batch
+    norm.
+
+    `apply(params, batch_stats, images, *, train, key=None) -> (logits, batch_stats)`: images
+    (B, H, W, C) float, logits (B, num_classes) float32. In training the statistics returned
+    have moved, and dropout draws from `key`; in evaluation they return as they came. Auxiliary
+    heads are not returned: use the module with `mutable=["aux_logits"]` for those.
+
+    jit, grad and vmap them freely: `vmap(apply, in_axes=(0, 0, None))` runs several seeds.
+
+    Raises:
+      UserError: no such network or option; in `apply`, training with dropout and no key.
+    """
+    model, size = create_model(name, **options), model_info(name).input_size
+
+    def init(key: jax.Array, image_shape: tuple[int, int, int] | None = None) -> tuple[dict, dict]:
+        images = jnp.zeros((1, *(image_shape or size)))
+        variables = jax.jit(lambda k: model.init(k, images, train=False))(key)
+        return variables["params"], variables.get("batch_stats", {})
+
+    def apply(
+        params: dict, batch_stats: dict, images: jax.Array, *, train: bool, key: jax.Array | None = None
+    ) -> tuple[jax.Array, dict]:
+        variables = {"params": params, "batch_stats": batch_stats}
+        if not train:
+            logits: Any = model.apply(variables, images, train=False)
+            return logits, batch_stats
+        if key is None and getattr(model, "dropout", 0.0) > 0:
+            raise UserError(f"{name} has dropout: apply(..., train=True) needs key=..., or build it with dropout=0.0")
+        rngs = None if key is None else {"dropout": key}
+        logits, changed = model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
+        return logits, changed.get("batch_stats", batch_stats)
+
+    return Functional(init, apply)

@@ -1,0 +1,93 @@
+"""Shapes, parameters and multiply-accumulates of a network by abstract evaluation: no weights, no arithmetic."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer that owns parameters or statistics, at one image.
+
+    `shape` is that of its output (H, W, C) or (C,); `macs` are multiply-accumulates of
+    convolutions and linear layers, zero for others.
+    """
+
+    path: str
+    kind: str
+    shape: Shape
+    params: int
+    macs: int
+
+    @property
+    def values(self) -> int:
+        """Numbers in the output."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What abstract evaluation of `init` tells: layers and taps in the order of the network."""
+
+    layers: tuple[Layer, ...]
+    taps: dict[str, Shape]
+    variables: dict
+    output: Shape
+
+    @property
+    def params(self) -> int:
+        """Trainable parameters, auxiliary heads included."""
+        return sum(layer.params for layer in self.layers)
+
+    @property
+    def aux_params(self) -> int:
+        """Those of the auxiliary heads."""
+        return sum(layer.params for layer in self.layers if layer.path.startswith("aux"))
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates in evaluation for one image, so without auxiliary heads."""
+        return sum(layer.macs for layer in self.layers if not layer.path.startswith("aux"))
+
+
+def structure(model: nn.Module, image: Shape) -> Structure:
+    """Evaluates `model.init` abstractly on one image (H, W, C).
+
+    Shapes of taps and outputs are without the batch axis; `variables` are jax.ShapeDtypeStruct.
+    """
+    layers, names = [], []
+
+    def record(call, args, kwargs, context):
+        output = call(*args, **kwargs)
+        own = context.module.variables.get("params", {}) if context.method_name == "__call__" else {}
+        sizes = {name: leaf.size for name, leaf in own.items() if hasattr(leaf, "size")}
+        if sizes:
+            positions = math.prod(output.shape[1:-1])
+            layers.append(
+                Layer(
+                    "/".join(context.module.path),
+                    type(context.module).__name__,
+                    output.shape[1:],
+                    sum(sizes.values()),
+                    sizes.get("kernel", 0) * positions,
+                )
+            )
+        return output
+
+    def run():
+        with nn.intercept_methods(record):
+            output, state = model.init_with_output(jax.random.key(0), jnp.zeros((1, *image)), train=False, mutable=True)
+        variables: dict[str, Any] = {**state}
+        taps = variables.pop("intermediates", {}).get("taps", {})
+        names.extend(taps)  # a dict comes out of eval_shape with its keys sorted
+        return output, variables, [taps[name] for name in taps]
+
+    output, variables, taps = jax.eval_shape(run)
+    shapes = {name: tap.shape[1:] for name, tap in zip(names, taps, strict=True)}
+    return Structure(tuple(layers), shapes, variables, output.shape[1:])

@@ -1,0 +1,79 @@
+import subprocess
+import sys
+
+import pytest
+
+from cnn_jax import list_models, model_info
+from cnn_jax.cli import main
+
+
+def run(capsys, *argv):
+    code = main(argv)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_list_has_a_line_for_each_match(capsys):
+    code, out, _ = run(capsys, "list", "resnet1*")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[1:]] == list_models("resnet1*")
+    assert "11.69" in next(line for line in out.splitlines() if line.startswith("resnet18 "))
+
+
+def test_info_shows_the_card(capsys):
+    code, out, _ = run(capsys, "info", "resnet50")
+    assert code == 0
+    for text in ("25,557,032", "4,089,184,256", "torchvision.resnet50, timm.resnet50", "1512.03385", "stride 32"):
+        assert text in out
+
+
+def test_summary_adds_up_to_the_card(capsys):
+    code, out, _ = run(capsys, "summary", "resnet18", "--batch", "2")
+    assert code == 0
+    total = next(line.split() for line in out.splitlines() if line.startswith("total"))
+    assert total == ["total", "11,689,512", "3,628.1"]  # two images
+    assert "2x112x112x64" in out and "MiB" in out
+
+
+def test_summary_takes_another_size_and_stem(capsys):
+    code, out, _ = run(capsys, "summary", "resnet18", "--image-size", "32", "--stem", "cifar")
+    assert code == 0
+    assert "1x32x32x64" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (("info", "resnet5"), "unknown model 'resnet5'; did you mean resnet50"),
+        (("list", "nothing*"), "no model matches 'nothing*'"),
+        (("summary", "resnet18", "--image-size", "0"), "must be a positive whole number, not '0'"),
+        (("summary", "resnet18", "--stem", "cfar"), "unknown stem 'cfar'; did you mean cifar?"),
+        (("summary", "inception_v3", "--image-size", "20"), "inception_v3 does not take 20x20 images"),
+        (("fly",), "invalid choice: 'fly'"),
+        ((), "the following arguments are required: COMMAND"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(capsys, argv, line):
+    code, out, err = run(capsys, *argv)
+    assert (code, out) == (2, "")
+    assert err.startswith("cnn-jax: ") and line in err and err.count("\n") == 1
+
+
+def test_help_needs_no_jax():
+    code = "import sys, cnn_jax.cli; cnn_jax.cli.main(['--help'])"
+    script = f"import atexit, sys\natexit.register(lambda: print('jax' in sys.modules))\n{code}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "False"
+    assert "summary" in done.stdout
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    command = f"{sys.executable} -m cnn_jax.cli list | head -1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
+    assert done.stderr == "" and done.stdout.startswith("name")
+
+
+def test_every_card_can_be_shown(capsys):
+    for name in list_models("lenet*"):
+        assert run(capsys, "info", name)[0] == 0
+        assert model_info(name).summary in run(capsys, "info", name)[1]
