@@ -8,11 +8,23 @@ import flax.linen as nn
 
 from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.models import (
+    alexnet,
     lenet,
+    mobilenet,
+    nin,
+    vgg,
+    zfnet,
 )
 from cnn_jax.models.card import ModelInfo
 
-FAMILIES = (lenet,)  # in the order of history
+FAMILIES = (
+    lenet,
+    alexnet,
+    zfnet,
+    nin,
+    vgg,
+    mobilenet,
+)  # in the order of history
 MODELS: dict[str, ModelInfo] = {row.name: row for family in FAMILIES for row in family.VARIANTS}
 
 

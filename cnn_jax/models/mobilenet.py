@@ -1,0 +1,223 @@
+"""MobileNets: Howard et al., "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision
+Applications" (1704.04861), and Sandler et al., "MobileNetV2: Inverted Residuals and Linear
+Bottlenecks" (1801.04381).
+
+`mobilenet_v1_100` and its widths have the paper's ReLU; `mobilenetv1_100` and `mobilenetv1_125`
+are timm's networks, the same but for ReLU6. Table 1 of version 1 prints stride 2 for the last
+depthwise layer, whose map stays 7x7: a misprint, its stride is 1. The authors' TensorFlow nets pad
+strided layers on one side only; all of these pad symmetrically, as PyTorch's weights need.
+
+Version 2 puts shortcuts around every block that keeps its shape; the 17 blocks of its table 2 are
+19 "layers" in its text. `mobilenet_v2_110d` and `_120d` are timm's deeper ones. Neither paper
+speaks of dropout or initialisation: version 2 has torchvision's rate of 0.2, weights are He's.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.errors import UserError, did_you_mean
+from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, call_block, classify, global_avg_pool, tap
+from cnn_jax.models.card import ModelInfo
+
+ModuleDef = Callable[..., nn.Module]
+
+# Version 1, table 1: width, blocks, stride of each stage.
+V1_STAGES = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 2))
+# Version 2, table 2: expansion t, width c, blocks n, stride s of each stage.
+V2_STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
+def scaled(channels: int, width: float) -> int:
+    """`channels * width`, rounded to a multiple of 8 but never below 90% of it, as the authors' code does."""
+    exact = channels * width
+    rounded = max(8, int(exact + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * exact else rounded + 8
+
+
+def strides(stem: str, stages: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides of the stem and of each stage; "cifar" leaves out the first two halvings.
+
+    Raises:
+      UserError: an unknown stem.
+    """
+    if stem not in ("imagenet", "cifar"):
+        raise UserError(did_you_mean("stem", stem, ("imagenet", "cifar")))
+    if stem == "imagenet":
+        return (2, *stages)
+    first = stages.index(2)
+    return (1, *stages[:first], 1, *stages[first + 1 :])
+
+
+class SeparableBlock(nn.Module):
+    """3x3 depthwise -> 1x1 pointwise, both with batch norm and activation (v1, fig. 3 right).
+
+    (B, H, W, C) -> (B, H', W', features).
+    """
+
+    features: int
+    stride: int = 1
+    se: ModuleDef | None = None
+    conv: ModuleDef = ConvBN
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        channels = x.shape[-1]
+        x = self.conv(channels, 3, self.stride, 1, groups=channels, name="depthwise")(x, train=train)
+        x = self.conv(self.features, 1, name="pointwise")(x, train=train)
+        return x if self.se is None else self.se(name="se")(x)
+
+
+class InvertedResidual(nn.Module):
+    """1x1 expand -> 3x3 depthwise -> linear 1x1 project, plus the input where the shape stays (v2, fig. 4d).
+
+    (B, H, W, C) -> (B, H', W', features), `expansion` * C channels inside; no expand layer at 1.
+    """
+
+    features: int
+    expansion: int
+    stride: int = 1
+    se: ModuleDef | None = None
+    conv: ModuleDef = ConvBN
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        inner = self.expansion * x.shape[-1]
+        y = x if self.expansion == 1 else self.conv(inner, 1, name="expand")(x, train=train)
+        y = self.conv(inner, 3, self.stride, 1, groups=inner, name="depthwise")(y, train=train)
+        if self.se is not None:
+            y = self.se(name="se")(y)
+        y = self.conv(self.features, 1, act=None, name="project")(y, train=train)
+        return x + y if x.shape == y.shape else y
+
+
+class MobileNetV1(nn.Module):
+    """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
+
+    `width` is the paper's alpha (sec. 3.3). `stem="cifar"`, for 28 to 64 pixels, gives the stem
+    and stage2 stride 1. `se_reduction` adds squeeze-and-excitation to every pointwise layer
+    (1709.01507). Taps: stem, stage1 to stage5.
+
+    Raises:
+      UserError: an unknown stem.
+    """
+
+    width: float = 1.0
+    act: Callable = nn.relu
+    stem: str = "imagenet"
+    se_reduction: int | None = None
+    num_classes: int = 1000
+    dropout: float = 0.0
+    remat: bool = False
+    norm: ModuleDef = BatchNorm
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        stem_stride, *stage_strides = strides(self.stem, tuple(stride for _, _, stride in V1_STAGES))
+        conv = partial(ConvBN, act=self.act, norm=self.norm, dtype=self.dtype)
+        se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        x = tap(self, "stem", conv(scaled(32, self.width), 3, stem_stride, 1, name="stem")(x, train=train))
+        for i, ((channels, blocks, _), stride) in enumerate(zip(V1_STAGES, stage_strides, strict=True), start=1):
+            for j in range(1, blocks + 1):
+                module = SeparableBlock(
+                    scaled(channels, self.width), stride if j == 1 else 1, se, conv, name=f"stage{i}_block{j}"
+                )
+                x = call_block(module, x, train=train, remat=self.remat)
+            x = tap(self, f"stage{i}", x)
+        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+
+
+class MobileNetV2(nn.Module):
+    """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
+
+    `width` scales all layers, but the last convolution never below 1280 (sec. 4.1). `depth`
+    scales the blocks of each stage; with `fixed_ends` the stem, the last convolution and the
+    number of blocks of the first and last stage stay (timm's "d" nets). `stem="cifar"`, for 28 to
+    64 pixels, gives the stem and stage2 stride 1. `se_reduction` adds squeeze-and-excitation
+    behind every depthwise layer (1709.01507). Taps: stem, stage1 to stage7, final.
+
+    Raises:
+      UserError: an unknown stem.
+    """
+
+    width: float = 1.0
+    depth: float = 1.0
+    fixed_ends: bool = False
+    stem: str = "imagenet"
+    se_reduction: int | None = None
+    num_classes: int = 1000
+    dropout: float = 0.2
+    remat: bool = False
+    norm: ModuleDef = BatchNorm
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        stem_stride, *stage_strides = strides(self.stem, tuple(stride for *_, stride in V2_STAGES))
+        conv = partial(ConvBN, act=nn.relu6, norm=self.norm, dtype=self.dtype)
+        se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        first, last = (32, 1280) if self.fixed_ends else (scaled(32, self.width), scaled(1280, max(1.0, self.width)))
+        x = tap(self, "stem", conv(first, 3, stem_stride, 1, name="stem")(x, train=train))
+        for i, ((expansion, channels, blocks, _), stride) in enumerate(zip(V2_STAGES, stage_strides, strict=True), 1):
+            kept = self.fixed_ends and i in (1, len(V2_STAGES))
+            for j in range(1, (blocks if kept else math.ceil(blocks * self.depth)) + 1):
+                module = InvertedResidual(
+                    scaled(channels, self.width),
+                    expansion,
+                    stride if j == 1 else 1,
+                    se,
+                    conv,
+                    name=f"stage{i}_block{j}",
+                )
+                x = call_block(module, x, train=train, remat=self.remat)
+            x = tap(self, f"stage{i}", x)
+        x = tap(self, "final", conv(last, 1, name="final")(x, train=train))
+        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+
+
+half = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}  # images in [-1, 1]
+v1 = partial(ModelInfo, paper="Howard et al., MobileNets (1704.04861)", year=2017, **half)
+v2 = partial(ModelInfo, paper="Sandler et al., MobileNetV2 (1801.04381)", year=2018, interpolation="bicubic")
+relu6 = partial(MobileNetV1, act=nn.relu6)
+deeper = partial(MobileNetV2, fixed_ends=True)
+
+# fmt: off
+VARIANTS = (
+    v1("mobilenet_v1_025", partial(MobileNetV1, 0.25), "a quarter of the width", "table 6", 470_072, 41_030_272),
+    v1("mobilenet_v1_050", partial(MobileNetV1, 0.5), "half the width", "table 6", 1_331_592, 149_497_088),
+    v1("mobilenet_v1_075", partial(MobileNetV1, 0.75), "three quarters of the width",
+       "table 6", 2_585_560, 325_400_448),
+    v1("mobilenet_v1_100", MobileNetV1, "13 depthwise separable blocks", "table 1", 4_231_976, 568_740_352),
+    v1("mobilenet_v1_125", partial(MobileNetV1, 1.25), "1.25 times the width", "sec. 3.3", 6_270_840, 879_516_800),
+    v1("mobilenetv1_100", relu6, "version 1 with ReLU6: timm's", "table 1", 4_231_976, 568_740_352,
+       references=("timm.mobilenetv1_100",), interpolation="bicubic"),
+    v1("mobilenetv1_125", partial(relu6, 1.25), "version 1 with ReLU6, 1.25 times the width: timm's",
+       "sec. 3.3", 6_270_840, 879_516_800, references=("timm.mobilenetv1_125",), interpolation="bicubic", crop=0.9),
+    v2("mobilenet_v2_035", partial(MobileNetV2, 0.35), "0.35 times the width", "fig. 5", 1_677_128, 59_285_808,
+       references=("timm.mobilenetv2_035",)),
+    v2("mobilenet_v2_050", partial(MobileNetV2, 0.5), "half the width", "fig. 5", 1_968_680, 97_131_840,
+       references=("timm.mobilenetv2_050",)),
+    v2("mobilenet_v2_075", partial(MobileNetV2, 0.75), "three quarters of the width",
+       "fig. 5", 2_636_424, 209_069_792, references=("timm.mobilenetv2_075",)),
+    v2("mobilenet_v2_100", MobileNetV2, "17 inverted residual blocks", "table 2", 3_504_872, 300_774_272,
+       references=("torchvision.mobilenet_v2", "timm.mobilenetv2_100"), interpolation="bilinear"),
+    v2("mobilenet_v2_140", partial(MobileNetV2, 1.4), "1.4 times the width", "table 4", 6_108_776, 582_195_824,
+       references=("timm.mobilenetv2_140",)),
+    v2("mobilenet_v2_110d", partial(deeper, 1.1, 1.2), "1.1 times the width, 1.2 times the depth: timm's",
+       "not in the paper", 4_516_520, 430_516_080, references=("timm.mobilenetv2_110d",)),
+    v2("mobilenet_v2_120d", partial(deeper, 1.2, 1.4), "1.2 times the width, 1.4 times the depth: timm's",
+       "not in the paper", 5_831_144, 668_857_568, references=("timm.mobilenetv2_120d",)),
+)

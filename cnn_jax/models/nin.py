@@ -1,0 +1,118 @@
+"""Network in Network: Lin, Chen & Yan (1312.4400).
+
+The paper prints no widths. Those here, the pools and the places of dropout are the authors'
+released nets': the one for CIFAR-10, whose second pool takes means where the paper's text speaks
+of maxima, and the one for ImageNet, four mlpconv layers deep, whose pools here keep whole windows
+only (54, 26, 12, 5 pixels); `partial_windows=True` gives Caffe's (54, 27, 13, 6). As released,
+logits are means over positions of *rectified* maps. The weights' initialisation is not in the paper; here it is He's.
+Images of the CIFAR net are standardised per channel, not whitened as in sec. 4.2.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.errors import UserError, did_you_mean
+from cnn_jax.layers import Conv, avg_pool, call_block, global_avg_pool, max_pool, tap
+from cnn_jax.models.card import ModelInfo
+
+POOLS = {"max": max_pool, "avg": partial(avg_pool, count_include_pad=False)}
+# Kernel, stride and padding of the first convolution.
+STEMS = {"imagenet": (11, 4, 0), "cifar": (5, 1, 2)}
+
+
+class MlpConv(nn.Module):
+    """Convolution, then 1x1 ones, each with bias and ReLU (sec. 3.1, eq. 2).
+
+    (B, H, W, C) -> (B, H', W', widths[-1]). Layers: conv, mlp1, mlp2, ...
+    """
+
+    widths: tuple[int, ...]
+    kernel_size: int
+    stride: int = 1
+    padding: int = 0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        del train  # the same in training
+        features, *others = self.widths
+        conv = Conv(features, self.kernel_size, self.stride, self.padding, dtype=self.dtype, name="conv")
+        x = nn.relu(conv(x))
+        for i, features in enumerate(others, start=1):
+            x = nn.relu(Conv(features, 1, dtype=self.dtype, name=f"mlp{i}")(x))
+        return x
+
+
+class NIN(nn.Module):
+    """(B, H, W, C) -> (B, num_classes) float32 logits, never negative.
+
+    `widths` has a row for each mlpconv layer; the last 1x1 convolution of the last one is the
+    `head`, averaged over all positions (sec. 3.2). `kernels` are the layers' sizes behind the
+    first, `pools` ("max" or "avg", 3x3 of stride 2) stand between layers, and dropout follows the
+    pools that `drops` marks. `partial_windows`: pools keep a last window that hangs over the edge,
+    as Caffe's do. `stem`: "imagenet" (11x11 of stride 4) or "cifar" (5x5 of stride 1,
+    for 28 to 64 pixels). With `num_classes=0` the mean of the head's input. Taps: mlpconv1, ...
+
+    Raises:
+      UserError: an unknown stem.
+    """
+
+    widths: tuple[tuple[int, ...], ...]
+    kernels: tuple[int, ...]
+    pools: tuple[str, ...]
+    drops: tuple[bool, ...]
+    partial_windows: bool = False
+    stem: str = "imagenet"
+    num_classes: int = 1000
+    dropout: float = 0.5
+    remat: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if self.stem not in STEMS:
+            raise UserError(did_you_mean("stem", self.stem, STEMS))
+        geometry = (STEMS[self.stem], *((size, 1, size // 2) for size in self.kernels))
+        for i, (widths, (size, stride, padding)) in enumerate(zip(self.widths, geometry, strict=True), start=1):
+            module = MlpConv(widths, size, stride, padding, dtype=self.dtype, name=f"mlpconv{i}")
+            x = tap(self, f"mlpconv{i}", call_block(module, x, train=train, remat=self.remat))
+            if i < len(self.widths):
+                x = POOLS[self.pools[i - 1]](x, 3, 2, ceil_mode=self.partial_windows)
+                if self.drops[i - 1]:
+                    x = nn.Dropout(self.dropout, deterministic=not train, name=f"drop{i}")(x)
+        if self.num_classes > 0:
+            x = nn.relu(Conv(self.num_classes, 1, dtype=self.dtype, name="head")(x))
+        return global_avg_pool(x.astype(jnp.float32))
+
+
+CIFAR = partial(
+    NIN,
+    widths=((192, 160, 96), (192, 192, 192), (192, 192)),
+    kernels=(5, 3),
+    pools=("max", "avg"),
+    drops=(True, True),
+    partial_windows=True,
+    stem="cifar",
+    num_classes=10,
+)
+IMAGENET = partial(
+    NIN,
+    widths=((96, 96, 96), (256, 256, 256), (384, 384, 384), (1024, 1024)),
+    kernels=(5, 3, 3),
+    pools=("max", "max", "max"),
+    drops=(False, False, True),
+)
+
+lin = partial(ModelInfo, paper="Lin, Chen & Yan, Network In Network (1312.4400)", year=2013)
+
+# fmt: off
+VARIANTS = (
+    lin("nin_cifar10", CIFAR, "three mlpconv layers for CIFAR-10",
+        "sec. 4.2", 966_986, 222_486_528, input_size=(32, 32, 3), num_classes=10, crop=1.0,
+        mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+    lin("nin_imagenet", IMAGENET, "four mlpconv layers for ImageNet",
+        "sec. 3.3", 7_595_176, 969_460_864),
+)
