@@ -9,10 +9,16 @@ import flax.linen as nn
 from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.models import (
     alexnet,
+    bn_inception,
+    googlenet,
+    inception,
+    inception_resnet,
+    inception_v4,
     lenet,
     mobilenet,
     nin,
     vgg,
+    xception,
     zfnet,
 )
 from cnn_jax.models.card import ModelInfo
@@ -23,6 +29,12 @@ FAMILIES = (
     zfnet,
     nin,
     vgg,
+    googlenet,
+    bn_inception,
+    inception,
+    inception_v4,
+    inception_resnet,
+    xception,
     mobilenet,
 )  # in the order of history
 MODELS: dict[str, ModelInfo] = {row.name: row for family in FAMILIES for row in family.VARIANTS}

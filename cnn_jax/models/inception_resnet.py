@@ -1,0 +1,212 @@
+"""Inception-ResNet: Szegedy, Ioffe, Vanhoucke & Alemi, "Inception-v4, Inception-ResNet and the Impact
+of Residual Connections on Learning" (1602.07261), sec. 3.2 and 3.3.
+
+Both nets are those of published weights. `inception_resnet_v2` (TF-slim's, as timm carries it)
+has 10, 20 and 10 blocks with the stem of Inception v3, not fig. 15's 5, 10 and 5 with the stem of
+v4, and its own widths. `inception_resnet_v1` is FaceNet's by David Sandberg, as facenet_pytorch
+carries it: fig. 15 with a 512-d embedding and a sixth block C. FaceNet's own paper (1503.03832)
+has no such net. In both the last block C is neither scaled nor activated.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.errors import UserError, did_you_mean
+from cnn_jax.layers import (
+    BatchNorm,
+    Chain,
+    Conv,
+    ConvBN,
+    Inception,
+    SqueezeExcite,
+    Unit,
+    avg_pool,
+    branches,
+    call_block,
+    classify,
+    global_avg_pool,
+    max_pool,
+    tap,
+)
+from cnn_jax.models.card import ModelInfo
+
+ModuleDef = Callable[..., nn.Module]
+
+
+class Stage(NamedTuple):
+    """`count` residual blocks of these branches, or with count 0 one plain module."""
+
+    name: str
+    chains: tuple[Chain, ...]
+    count: int = 0
+    scale: float = 1.0
+
+
+def seven(a: int, b: int, c: int) -> Chain:
+    """1x1 -> 1x7 -> 7x1."""
+    return Unit(a), Unit(b, (1, 7)), Unit(c, (7, 1))
+
+
+def three(a: int, b: int, c: int) -> Chain:
+    """1x1 -> 1x3 -> 3x1."""
+    return Unit(a), Unit(b, (1, 3)), Unit(c, (3, 1))
+
+
+def stages_v1(padding: int) -> tuple[Stage, ...]:
+    """Fig. 10 to 13; `padding` is that of the reductions. Scales are Sandberg's (sec. 3.3: 0.1 to 0.3)."""
+    pool = partial(max_pool, window=3, stride=2, padding=padding)
+    half = partial(Unit, size=3, stride=2, padding=padding)
+    block35 = (Unit(32),), (Unit(32), Unit(32, 3)), (Unit(32), Unit(32, 3), Unit(32, 3))
+    return (
+        Stage("block35", block35, 5, 0.17),
+        Stage("mixed_6a", ((half(384),), (Unit(192), Unit(192, 3), half(256)), (pool,))),
+        Stage("block17", ((Unit(128),), seven(128, 128, 128)), 10, 0.10),
+        Stage(
+            "mixed_7a",
+            ((Unit(256), half(384)), (Unit(256), half(256)), (Unit(256), Unit(256, 3), half(256)), (pool,)),
+        ),
+        Stage("block8", ((Unit(192),), three(192, 192, 192)), 6, 0.20),
+    )
+
+
+def stages_v2(padding: int) -> tuple[Stage, ...]:
+    """Fig. 16 to 19 with the released widths; `padding` is that of the reductions."""
+    average = partial(avg_pool, window=3, stride=1, padding=1, count_include_pad=False)
+    pool = partial(max_pool, window=3, stride=2, padding=padding)
+    half = partial(Unit, size=3, stride=2, padding=padding)
+    block35 = (Unit(32),), (Unit(32), Unit(32, 3)), (Unit(32), Unit(48, 3), Unit(64, 3))
+    return (
+        Stage(
+            "mixed_5b",
+            (
+                (Unit(96),),
+                (Unit(48), Unit(64, 5)),
+                (Unit(64), Unit(96, 3), Unit(96, 3)),
+                (average, Unit(64)),
+            ),
+        ),
+        Stage("block35", block35, 10, 0.17),
+        Stage("mixed_6a", ((half(384),), (Unit(256), Unit(256, 3), half(384)), (pool,))),
+        Stage("block17", ((Unit(192),), seven(128, 160, 192)), 20, 0.10),
+        Stage(
+            "mixed_7a",
+            ((Unit(256), half(384)), (Unit(256), half(288)), (Unit(256), Unit(288, 3), half(320)), (pool,)),
+        ),
+        Stage("block8", ((Unit(192),), three(192, 224, 256)), 10, 0.20),
+    )
+
+
+class ResidualInception(nn.Module):
+    """relu(x + scale * project(branches(x))), (B, H, W, C) -> (B, H, W, C) (sec. 3.2, fig. 20).
+
+    The projection is a 1x1 convolution with bias, without norm or activation.
+    """
+
+    chains: tuple[Chain, ...]
+    scale: float
+    act: Callable | None = nn.relu
+    se: ModuleDef | None = None
+    conv: ModuleDef = ConvBN
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        y = branches(x, self.chains, self.conv, train=train)
+        y = Conv(x.shape[-1], 1, dtype=self.dtype, name="project")(y)
+        if self.se is not None:
+            y = self.se(name="se")(y)
+        y = x + self.scale * y
+        return y if self.act is None else self.act(y)
+
+
+class InceptionResNet(nn.Module):
+    """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the features.
+
+    `stages(padding)` are the modules after the stem, whose last layer is a convolution to `entry`
+    channels, or a max pool where that is 0. After the stages `width` gives a last 1x1, and
+    `embedding` a linear layer with batch norm after dropout: then `num_classes=0` gives this
+    embedding, before any L2 normalisation. `stem`: "imagenet", or "cifar", whose first
+    convolution has stride 1 and where everything is padded (for 28 to 64 pixels). `se_reduction`
+    gates every module, the residual ones before the addition (1709.01507, fig. 2 and 3). Taps:
+    conv_2b, conv_4a, every stage, and conv_7b or embedding.
+
+    Raises:
+      UserError: an unknown stem.
+    """
+
+    stages: Callable[[int], tuple[Stage, ...]]
+    entry: int = 0
+    width: int = 0
+    embedding: int = 0
+    stem: str = "imagenet"
+    se_reduction: int | None = None
+    num_classes: int = 1000
+    dropout: float = 0.2  # fig. 15: keep 0.8
+    remat: bool = False
+    norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if self.stem not in (stems := ("imagenet", "cifar")):
+            raise UserError(did_you_mean("stem", self.stem, stems))
+        conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
+        se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        stride, padding = (1, 1) if self.stem == "cifar" else (2, 0)
+        x = conv(32, 3, stride, padding, name="conv_1a")(x, train=train)
+        x = conv(32, 3, 1, padding, name="conv_2a")(x, train=train)
+        x = tap(self, "conv_2b", conv(64, 3, 1, 1, name="conv_2b")(x, train=train))
+        x = max_pool(x, 3, 2, padding)
+        x = conv(80, 1, name="conv_3b")(x, train=train)
+        x = tap(self, "conv_4a", conv(192, 3, 1, padding, name="conv_4a")(x, train=train))
+        x = (
+            conv(self.entry, 3, 2, padding, name="conv_4b")(x, train=train)
+            if self.entry
+            else max_pool(x, 3, 2, padding)
+        )
+
+        residual = partial(ResidualInception, se=se, conv=conv, dtype=self.dtype)
+        stages = self.stages(padding)
+        for stage in stages:
+            if not stage.count:
+                x = call_block(Inception(stage.chains, se, conv, name=stage.name), x, train=train, remat=self.remat)
+            for j in range(1, stage.count + 1):
+                last = stage is stages[-1] and j == stage.count
+                scale, act = (1.0, None) if last else (stage.scale, nn.relu)
+                block = residual(stage.chains, scale, act, name=f"{stage.name}_{j}")
+                x = call_block(block, x, train=train, remat=self.remat)
+            x = tap(self, stage.name, x)
+        if self.width:
+            x = tap(self, "conv_7b", conv(self.width, 1, name="conv_7b")(x, train=train))
+        x = nn.Dropout(self.dropout, deterministic=not train)(global_avg_pool(x))
+        if self.embedding:
+            x = nn.Dense(self.embedding, use_bias=False, dtype=self.dtype, name="embed")(x)
+            x = tap(self, "embedding", self.norm(dtype=self.dtype, name="embed_norm")(x, train=train))
+        return classify(x, self.num_classes, train=train, dtype=self.dtype)
+
+
+szegedy = partial(
+    ModelInfo,
+    paper="Szegedy, Ioffe, Vanhoucke & Alemi, Inception-v4, Inception-ResNet (1602.07261)",
+    year=2016,
+    mean=(0.5, 0.5, 0.5),
+)
+
+# fmt: off
+VARIANTS = (
+    szegedy("inception_resnet_v1",
+            partial(InceptionResNet, stages_v1, entry=256, embedding=512, num_classes=8631, dropout=0.6),
+            "FaceNet's: a 512-d embedding of faces, with a classifier of VGGFace2's 8631 identities",
+            "sec. 3.2, fig. 15", 27_910_327, 1_422_081_376, input_size=(160, 160, 3),
+            std=(128 / 255, 128 / 255, 128 / 255), crop=1.0, num_classes=8631,
+            references=("facenet_pytorch.InceptionResnetV1",)),
+    szegedy("inception_resnet_v2", partial(InceptionResNet, stages_v2, width=1536),
+            "residual Inception modules, as released; images in [-1, 1]",
+            "sec. 3.2, fig. 15", 55_843_464, 13_155_794_016, input_size=(299, 299, 3), std=(0.5, 0.5, 0.5),
+            interpolation="bicubic", crop=0.8975, references=("timm.inception_resnet_v2",)),
+)

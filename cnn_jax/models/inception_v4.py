@@ -1,0 +1,152 @@
+"""Inception-v4: Szegedy, Ioffe, Vanhoucke & Alemi, "Inception-v4, Inception-ResNet and the Impact of
+Residual Connections on Learning" (1602.07261), sec. 3.1, fig. 3 to 9.
+
+The layers are those of the published weights (TF-slim's, as timm carries them), which count
+where the figures differ.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.errors import UserError, did_you_mean
+from cnn_jax.layers import (
+    BatchNorm,
+    Chain,
+    ConvBN,
+    Inception,
+    SqueezeExcite,
+    Unit,
+    avg_pool,
+    call_block,
+    classify,
+    global_avg_pool,
+    max_pool,
+    tap,
+)
+from cnn_jax.models.card import ModelInfo
+
+ModuleDef = Callable[..., nn.Module]
+
+AVG = partial(avg_pool, window=3, stride=1, padding=1, count_include_pad=False)
+ROW3, COLUMN3, ROW7, COLUMN7 = (1, 3), (3, 1), (1, 7), (7, 1)
+
+INCEPTION_A = (  # fig. 4, 35x35
+    (Unit(96),),
+    (Unit(64), Unit(96, 3)),
+    (Unit(64), Unit(96, 3), Unit(96, 3)),
+    (AVG, Unit(96)),
+)
+INCEPTION_B = (  # fig. 5, 17x17
+    (Unit(384),),
+    (Unit(192), Unit(224, ROW7), Unit(256, COLUMN7)),
+    (Unit(192), Unit(192, COLUMN7), Unit(224, ROW7), Unit(224, COLUMN7), Unit(256, ROW7)),
+    (AVG, Unit(128)),
+)
+INCEPTION_C = (  # fig. 6, 8x8
+    (Unit(256),),
+    (Unit(384), (Unit(256, ROW3), Unit(256, COLUMN3))),
+    (Unit(384), Unit(448, COLUMN3), Unit(512, ROW3), (Unit(256, ROW3), Unit(256, COLUMN3))),
+    (AVG, Unit(256)),
+)
+
+
+def stem_modules(padding: int) -> dict[str, tuple[Chain, ...]]:
+    """Fig. 3 from its first fork on; `padding` is that of the layers marked V there."""
+    return {
+        "mixed_3a": (
+            (partial(max_pool, window=3, stride=2, padding=padding),),
+            (Unit(96, 3, 2, padding),),
+        ),
+        "mixed_4a": (
+            (Unit(64), Unit(96, 3, 1, padding)),
+            (Unit(64), Unit(64, ROW7), Unit(64, COLUMN7), Unit(96, 3, 1, padding)),
+        ),
+        "mixed_5a": (
+            (Unit(192, 3, 2, padding),),
+            (partial(max_pool, window=3, stride=2, padding=padding),),
+        ),
+    }
+
+
+def modules(padding: int) -> dict[str, tuple[Chain, ...]]:
+    """Fig. 9 after the stem, named as the released code names it; `padding` is that of the reductions."""
+    pool = partial(max_pool, window=3, stride=2, padding=padding)
+    reduction_a = (  # fig. 7, with k, l, m, n of table 1
+        (Unit(384, 3, 2, padding),),
+        (Unit(192), Unit(224, 3), Unit(256, 3, 2, padding)),
+        (pool,),
+    )
+    reduction_b = (  # fig. 8
+        (Unit(192), Unit(192, 3, 2, padding)),
+        (Unit(256), Unit(256, ROW7), Unit(320, COLUMN7), Unit(320, 3, 2, padding)),
+        (pool,),
+    )
+    return (
+        {f"mixed_5{letter}": INCEPTION_A for letter in "bcde"}
+        | {"mixed_6a": reduction_a}
+        | {f"mixed_6{letter}": INCEPTION_B for letter in "bcdefgh"}
+        | {"mixed_7a": reduction_b}
+        | {f"mixed_7{letter}": INCEPTION_C for letter in "bcd"}
+    )
+
+
+class InceptionV4(nn.Module):
+    """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
+
+    `stem`: "imagenet" (fig. 3), or "cifar", whose first convolution has stride 1 and where everything
+    is padded (for 28 to 64 pixels). `se_reduction` gates every module after the stem
+    (1709.01507, fig. 2). Taps: conv_2b, mixed_3a to mixed_7d.
+
+    Raises:
+      UserError: an unknown stem.
+    """
+
+    stem: str = "imagenet"
+    se_reduction: int | None = None
+    num_classes: int = 1000
+    dropout: float = 0.2  # fig. 9: keep 0.8
+    remat: bool = False
+    norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if self.stem not in (stems := ("imagenet", "cifar")):
+            raise UserError(did_you_mean("stem", self.stem, stems))
+        conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
+        se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        stride, padding = (1, 1) if self.stem == "cifar" else (2, 0)
+        x = conv(32, 3, stride, padding, name="conv_1a")(x, train=train)
+        x = conv(32, 3, 1, padding, name="conv_2a")(x, train=train)
+        x = tap(self, "conv_2b", conv(64, 3, 1, 1, name="conv_2b")(x, train=train))
+        for name, chains in stem_modules(padding).items():
+            x = tap(self, name, Inception(chains, None, conv, name=name)(x, train=train))
+        for name, chains in modules(padding).items():
+            module = Inception(chains, se, conv, name=name)
+            x = tap(self, name, call_block(module, x, train=train, remat=self.remat))
+        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+
+
+HALF = (0.5, 0.5, 0.5)
+
+VARIANTS = (
+    ModelInfo(
+        "inception_v4",
+        InceptionV4,
+        "pure Inception, deeper and more uniform than v3; images in [-1, 1]",
+        "sec. 3.1, fig. 9",
+        42_679_816,
+        12_253_974_624,
+        paper="Szegedy, Ioffe, Vanhoucke & Alemi, Inception-v4, Inception-ResNet (1602.07261)",
+        year=2016,
+        input_size=(299, 299, 3),
+        mean=HALF,
+        std=HALF,
+        interpolation="bicubic",
+        references=("timm.inception_v4",),
+    ),
+)
