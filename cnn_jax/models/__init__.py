@@ -10,6 +10,7 @@ from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.models import (
     alexnet,
     bn_inception,
+    densenet,
     googlenet,
     inception,
     inception_resnet,
@@ -17,7 +18,12 @@ from cnn_jax.models import (
     lenet,
     mobilenet,
     nin,
+    preresnet,
+    resnet,
+    resnet_cifar,
+    senet,
     vgg,
+    wrn,
     xception,
     zfnet,
 )
@@ -35,7 +41,13 @@ FAMILIES = (
     inception_v4,
     inception_resnet,
     xception,
+    resnet,
+    resnet_cifar,
+    preresnet,
+    wrn,
+    densenet,
     mobilenet,
+    senet,
 )  # in the order of history
 MODELS: dict[str, ModelInfo] = {row.name: row for family in FAMILIES for row in family.VARIANTS}
 

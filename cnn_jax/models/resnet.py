@@ -1,0 +1,245 @@
+"""Residual networks: He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition"
+(1512.03385), and what keeps their plan: ResNeXt (1611.05431), wide bottlenecks (1605.07146) and
+ResNet-D (1812.01187).
+
+`resnet50` and deeper halve the image in the 3x3 convolution, as all current weights do; the
+authors' own nets halve it in the first 1x1, and these are `resnet50_v1` and so on.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.errors import UserError, did_you_mean
+from cnn_jax.layers import (
+    BatchNorm,
+    ConvBN,
+    SqueezeExcite,
+    avg_pool,
+    call_block,
+    classify,
+    global_avg_pool,
+    max_pool,
+    tap,
+    zero_pad_shortcut,
+)
+from cnn_jax.models.card import ModelInfo
+
+ModuleDef = Callable[..., nn.Module]
+
+
+class Shortcut(nn.Module):
+    """The path around a block, (B, H, W, C) -> (B, H', W', features) (He 2015, sec. 3.3).
+
+    `kind`: "A" zeros for new channels; "B" projection where the shape changes; "C" projection
+    always; "D" as B with 2x2 averaging before a 1x1 of stride 1 (1812.01187, fig. 2c).
+    """
+
+    features: int
+    stride: int
+    kind: str = "B"
+    kernel_size: int = 1
+    conv: ModuleDef = ConvBN
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if self.kind != "C" and self.stride == 1 and x.shape[-1] == self.features:
+            return x
+        if self.kind == "A":
+            return zero_pad_shortcut(x, self.features, self.stride)
+        stride, size = self.stride, 1 if self.stride == 1 else self.kernel_size
+        if self.kind == "D" and stride > 1:
+            x = avg_pool(x, 2, stride, ceil_mode=True, count_include_pad=False)
+            stride = 1
+        return self.conv(self.features, size, stride, size // 2, act=None, name="project")(x, train=train)
+
+
+class BasicBlock(nn.Module):
+    """3x3 -> 3x3, plus shortcut (He 2015, fig. 5 left). (B, H, W, C) -> (B, H', W', width).
+
+    `branch_act` stands behind the second norm, before any squeeze-and-excitation; the paper has none.
+    """
+
+    width: int
+    stride: int = 1
+    branch_act: Callable | None = None
+    shortcut: ModuleDef | None = Shortcut
+    se: ModuleDef | None = None
+    conv: ModuleDef = ConvBN
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        y = self.conv(self.width, 3, self.stride, 1, name="conv1")(x, train=train)
+        y = self.conv(self.width, 3, 1, 1, act=self.branch_act, name="conv2")(y, train=train)
+        if self.se is not None:
+            y = self.se(name="se")(y)
+        if self.shortcut is not None:
+            y = y + self.shortcut(self.width, self.stride, conv=self.conv, name="shortcut")(x, train=train)
+        return nn.relu(y)
+
+
+class Bottleneck(nn.Module):
+    """1x1 reduce -> 3x3 -> 1x1 expand, plus shortcut (He 2015, fig. 5 right).
+
+    (B, H, W, C) -> (B, H', W', 4 * width). The 3x3 has `groups` groups, each `group_width` wide
+    when width = 64 (Xie 2016, 1611.05431, table 1). `stride_first` puts the stride in the first
+    1x1, as the authors' nets do. `reduce_first` narrows that 1x1 once more (SENet-154).
+    """
+
+    width: int
+    stride: int = 1
+    groups: int = 1
+    group_width: int = 64
+    stride_first: bool = False
+    reduce_first: int = 1
+    shortcut: ModuleDef | None = Shortcut
+    se: ModuleDef | None = None
+    conv: ModuleDef = ConvBN
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        inner = self.width * self.group_width // 64 * self.groups
+        first, second = (self.stride, 1) if self.stride_first else (1, self.stride)
+        y = self.conv(inner // self.reduce_first, 1, first, name="conv1")(x, train=train)
+        y = self.conv(inner, 3, second, 1, self.groups, name="conv2")(y, train=train)
+        y = self.conv(4 * self.width, 1, act=None, name="conv3")(y, train=train)
+        if self.se is not None:
+            y = self.se(name="se")(y)
+        if self.shortcut is not None:
+            y = y + self.shortcut(4 * self.width, self.stride, conv=self.conv, name="shortcut")(x, train=train)
+        return nn.relu(y)
+
+
+class ResNet(nn.Module):
+    """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
+
+    `stages` counts the blocks of each stage. `stem`: "imagenet" (7x7 of stride 2, max pool),
+    "deep" (three 3x3, 1812.01187, fig. 2b) or "cifar" (one 3x3 of stride 1, no pool: for 28 to
+    64 pixels). `shortcut`: see Shortcut, "none" for a plain net. `se_reduction` adds
+    squeeze-and-excitation to every block (1709.01507, fig. 3). `caffe_pool`: the max pool has no
+    padding, and a last window may hang over the edge. Taps: stem, stage1 to stage4.
+
+    Raises:
+      UserError: an unknown stem or shortcut.
+    """
+
+    stages: tuple[int, ...]
+    block: ModuleDef = BasicBlock
+    stem: str = "imagenet"
+    stem_width: int = 64
+    caffe_pool: bool = False
+    shortcut: str = "B"
+    shortcut_kernel: int = 1
+    se_reduction: int | None = None
+    se_divisor: int = 1
+    num_classes: int = 1000
+    dropout: float = 0.0
+    remat: bool = False
+    norm: ModuleDef = BatchNorm
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if self.shortcut not in (kinds := ("A", "B", "C", "D", "none")):
+            raise UserError(did_you_mean("shortcut", self.shortcut, kinds))
+        conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
+        shortcut = partial(Shortcut, kind=self.shortcut, kernel_size=self.shortcut_kernel)
+        se = partial(SqueezeExcite, self.se_reduction, self.se_divisor, dtype=self.dtype)
+        block = partial(
+            self.block,
+            conv=conv,
+            shortcut=None if self.shortcut == "none" else shortcut,
+            se=None if self.se_reduction is None else se,
+        )
+        width = self.stem_width
+        if self.stem == "imagenet":
+            x = tap(self, "stem", conv(width, 7, 2, 3, name="stem")(x, train=train))
+        elif self.stem == "deep":
+            x = conv(width // 2, 3, 2, 1, name="stem1")(x, train=train)
+            x = conv(width // 2, 3, 1, 1, name="stem2")(x, train=train)
+            x = tap(self, "stem", conv(width, 3, 1, 1, name="stem3")(x, train=train))
+        elif self.stem == "cifar":
+            x = tap(self, "stem", conv(width, 3, 1, 1, name="stem")(x, train=train))
+        else:
+            raise UserError(did_you_mean("stem", self.stem, ("imagenet", "deep", "cifar")))
+        if self.stem != "cifar":
+            x = max_pool(x, 3, 2, ceil_mode=True) if self.caffe_pool else max_pool(x, 3, 2, 1)
+        for i, blocks in enumerate(self.stages, start=1):
+            for j in range(1, blocks + 1):
+                stride = 2 if i > 1 and j == 1 else 1
+                module = block(64 * 2 ** (i - 1), stride, name=f"stage{i}_block{j}")
+                x = call_block(module, x, train=train, remat=self.remat)
+            x = tap(self, f"stage{i}", x)
+        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+
+
+def resnext(groups: int, group_width: int) -> ModuleDef:
+    """ResNeXt's block: `groups` paths of `group_width` channels each (Xie 2016, table 1)."""
+    return partial(Bottleneck, groups=groups, group_width=group_width)
+
+
+STRIDE_FIRST = partial(Bottleneck, stride_first=True)
+DEPTH = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # table 1
+
+he = partial(
+    ModelInfo, paper="He, Zhang, Ren & Sun, Deep Residual Learning for Image Recognition (1512.03385)", year=2015
+)
+xie = partial(
+    ModelInfo,
+    paper="Xie, Girshick, Dollar, Tu & He, Aggregated Residual Transformations for Deep Neural Networks (1611.05431)",
+    year=2016,
+)
+wide = partial(ModelInfo, paper="Zagoruyko & Komodakis, Wide Residual Networks (1605.07146)", year=2016)
+bag = partial(
+    ModelInfo, paper="He, Zhang et al., Bag of Tricks for Image Classification with CNNs (1812.01187)", year=2018
+)
+
+
+def both(name: str) -> tuple[str, str]:
+    """The same network in torchvision and timm."""
+    return f"torchvision.{name}", f"timm.{name}"
+
+
+# fmt: off
+VARIANTS = (
+    he("plain18", partial(ResNet, DEPTH[18], shortcut="none"), "18 layers without shortcuts",
+       "table 1", 11_515_688, 1_794_805_760),
+    he("plain34", partial(ResNet, DEPTH[34], shortcut="none"), "34 layers without shortcuts",
+       "table 1", 21_623_848, 3_644_493_824),
+    he("resnet18", partial(ResNet, DEPTH[18]), "18 layers, basic blocks",
+       "table 1", 11_689_512, 1_814_073_344, references=both("resnet18")),
+    he("resnet34", partial(ResNet, DEPTH[34]), "34 layers, basic blocks",
+       "table 1", 21_797_672, 3_663_761_408, references=both("resnet34")),
+    he("resnet50", partial(ResNet, DEPTH[50], Bottleneck), "50 layers, stride in the 3x3",
+       "table 1", 25_557_032, 4_089_184_256, references=both("resnet50")),
+    he("resnet101", partial(ResNet, DEPTH[101], Bottleneck), "101 layers, stride in the 3x3",
+       "table 1", 44_549_160, 7_801_405_440, references=both("resnet101")),
+    he("resnet152", partial(ResNet, DEPTH[152], Bottleneck), "152 layers, stride in the 3x3",
+       "table 1", 60_192_808, 11_513_626_624, references=both("resnet152")),
+    he("resnet50_v1", partial(ResNet, DEPTH[50], STRIDE_FIRST), "50 layers as the authors': stride in the first 1x1",
+       "table 1", 25_557_032, 3_857_973_248),
+    he("resnet101_v1", partial(ResNet, DEPTH[101], STRIDE_FIRST), "101 layers as the authors': stride in the first 1x1",
+       "table 1", 44_549_160, 7_570_194_432),
+    he("resnet152_v1", partial(ResNet, DEPTH[152], STRIDE_FIRST), "152 layers as the authors': stride in the first 1x1",
+       "table 1", 60_192_808, 11_282_415_616),
+    bag("resnet50d", partial(ResNet, DEPTH[50], Bottleneck, stem="deep", shortcut="D"),
+        "ResNet-50 with three 3x3 in the stem and averaging shortcuts",
+        "sec. 4, fig. 2", 25_576_264, 4_328_824_832, references=("timm.resnet50d",), interpolation="bicubic"),
+    xie("resnext50_32x4d", partial(ResNet, DEPTH[50], resnext(32, 4)), "50 layers, 32 groups 4 wide",
+        "table 1", 25_028_904, 4_230_479_872, references=both("resnext50_32x4d")),
+    xie("resnext101_32x4d", partial(ResNet, DEPTH[101], resnext(32, 4)), "101 layers, 32 groups 4 wide",
+        "table 2", 44_177_704, 7_969_996_800, references=("timm.resnext101_32x4d",)),
+    xie("resnext101_32x8d", partial(ResNet, DEPTH[101], resnext(32, 8)), "101 layers, 32 groups 8 wide",
+        "table 2", 88_791_336, 16_414_015_488, references=both("resnext101_32x8d")),
+    xie("resnext101_64x4d", partial(ResNet, DEPTH[101], resnext(64, 4)), "101 layers, 64 groups 4 wide",
+        "table 4", 83_455_272, 15_460_270_080, references=both("resnext101_64x4d")),
+    wide("wide_resnet50_2", partial(ResNet, DEPTH[50], partial(Bottleneck, group_width=128)),
+         "ResNet-50 with 3x3 layers twice as wide",
+         "table 8", 68_883_240, 11_398_021_120, references=both("wide_resnet50_2")),
+    wide("wide_resnet101_2", partial(ResNet, DEPTH[101], partial(Bottleneck, group_width=128)),
+         "ResNet-101 with 3x3 layers twice as wide",
+         "sec. 3.4", 126_886_696, 22_753_050_624, references=both("wide_resnet101_2")),
+)

@@ -1,0 +1,103 @@
+"""Residual networks for CIFAR-10: He, Zhang, Ren & Sun, "Deep Residual Learning for Image
+Recognition" (1512.03385), sec. 4.2.
+
+The cards' mean and std are those of the published weights (akamaster/pytorch_resnet_cifar10); the
+authors subtract the mean image instead.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.errors import UserError, did_you_mean
+from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, call_block, classify, global_avg_pool, tap
+from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.resnet import BasicBlock, Shortcut
+
+ModuleDef = Callable[..., nn.Module]
+
+
+class ResNetCifar(nn.Module):
+    """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the 64 pooled features.
+
+    A 3x3 with 16 channels, then three stages of `blocks` basic blocks with 16, 32 and 64 channels,
+    the second and third halving the image: 6 * blocks + 2 layers. `shortcut`: "A" zeros for new
+    channels, as in the paper, "B" projections where the shape changes, "none" a plain net.
+    `se_reduction` adds squeeze-and-excitation to every block. Taps: stem, stage1 to stage3.
+
+    Raises:
+      UserError: an unknown shortcut.
+    """
+
+    blocks: int
+    shortcut: str = "A"
+    se_reduction: int | None = None
+    num_classes: int = 10
+    dropout: float = 0.0
+    remat: bool = False
+    norm: ModuleDef = BatchNorm
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if self.shortcut not in (kinds := ("A", "B", "none")):
+            raise UserError(did_you_mean("shortcut", self.shortcut, kinds))
+        conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
+        se = partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        block = partial(
+            BasicBlock,
+            conv=conv,
+            shortcut=None if self.shortcut == "none" else partial(Shortcut, kind=self.shortcut),
+            se=None if self.se_reduction is None else se,
+        )
+        x = tap(self, "stem", conv(16, 3, 1, 1, name="stem")(x, train=train))
+        for i, width in enumerate((16, 32, 64), start=1):
+            for j in range(1, self.blocks + 1):
+                module = block(width, 2 if i > 1 and j == 1 else 1, name=f"stage{i}_block{j}")
+                x = call_block(module, x, train=train, remat=self.remat)
+            x = tap(self, f"stage{i}", x)
+        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+
+
+PlainCifar = partial(ResNetCifar, shortcut="none")
+
+he = partial(
+    ModelInfo,
+    section="sec. 4.2, table 6",
+    paper="He, Zhang, Ren & Sun, Deep Residual Learning for Image Recognition (1512.03385)",
+    year=2015,
+    input_size=(32, 32, 3),
+    crop=1.0,
+    num_classes=10,
+)
+
+# fmt: off
+VARIANTS = (
+    he("plain20_cifar", partial(PlainCifar, 3), "20 layers for CIFAR-10 without shortcuts",
+       params=269_722, macs=40_551_040),
+    he("plain32_cifar", partial(PlainCifar, 5), "32 layers for CIFAR-10 without shortcuts",
+       params=464_154, macs=68_862_592),
+    he("plain44_cifar", partial(PlainCifar, 7), "44 layers for CIFAR-10 without shortcuts",
+       params=658_586, macs=97_174_144),
+    he("plain56_cifar", partial(PlainCifar, 9), "56 layers for CIFAR-10 without shortcuts",
+       params=853_018, macs=125_485_696),
+    he("plain110_cifar", partial(PlainCifar, 18), "110 layers for CIFAR-10 without shortcuts",
+       params=1_727_962, macs=252_887_680),
+    he("plain1202_cifar", partial(PlainCifar, 200), "1202 layers for CIFAR-10 without shortcuts",
+       params=19_421_274, macs=2_829_238_912),
+    he("resnet20_cifar", partial(ResNetCifar, 3), "20 layers for CIFAR-10, shortcuts without parameters",
+       params=269_722, macs=40_551_040, references=("akamaster.resnet20",)),
+    he("resnet32_cifar", partial(ResNetCifar, 5), "32 layers for CIFAR-10, shortcuts without parameters",
+       params=464_154, macs=68_862_592, references=("akamaster.resnet32",)),
+    he("resnet44_cifar", partial(ResNetCifar, 7), "44 layers for CIFAR-10, shortcuts without parameters",
+       params=658_586, macs=97_174_144, references=("akamaster.resnet44",)),
+    he("resnet56_cifar", partial(ResNetCifar, 9), "56 layers for CIFAR-10, shortcuts without parameters",
+       params=853_018, macs=125_485_696, references=("akamaster.resnet56",)),
+    he("resnet110_cifar", partial(ResNetCifar, 18), "110 layers for CIFAR-10, shortcuts without parameters",
+       params=1_727_962, macs=252_887_680, references=("akamaster.resnet110",)),
+    he("resnet1202_cifar", partial(ResNetCifar, 200), "1202 layers for CIFAR-10, shortcuts without parameters",
+       params=19_421_274, macs=2_829_238_912, references=("akamaster.resnet1202",)),
+)

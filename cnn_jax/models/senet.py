@@ -1,0 +1,81 @@
+"""Squeeze-and-excitation networks: Hu, Shen, Albanie, Sun & Wu, "Squeeze-and-Excitation Networks"
+(1709.01507): residual networks whose every block ends its branch in a gate for each channel.
+
+`legacy_*` are the authors' nets as their Caffe weights were carried over to PyTorch: the max pool has
+no padding, bottlenecks halve the image in the first 1x1 (ResNeXt's and SENet-154's in the 3x3), and
+a gate's hidden width is C // 16. `legacy_seresnet18` and `34` are not the authors': they have a
+second ReLU before the gate. The others are timm's: pool and stride as in resnet.py, and hidden
+widths that are multiples of 8, which differ from C // 16 only in `seresnet18` and `34`.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+
+from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.resnet import DEPTH, STRIDE_FIRST, BasicBlock, Bottleneck, ResNet, resnext
+
+SEResNet = partial(ResNet, se_reduction=16, se_divisor=8)  # r = 16: sec. 6.1
+CaffeSEResNet = partial(ResNet, se_reduction=16, caffe_pool=True)
+DEPTH_26 = (2, 2, 2, 2)
+LEGACY_BASIC = partial(BasicBlock, branch_act=nn.relu)
+# Appendix: 64 groups, twice ResNeXt's width in the 3x3 but not in the 1x1 before it, three 3x3 in
+# the stem, 3x3 projections, dropout 0.2 before the classifier.
+SENET154 = {
+    "stages": DEPTH[152],
+    "block": partial(Bottleneck, groups=64, group_width=4, reduce_first=2),
+    "stem": "deep",
+    "stem_width": 128,
+    "shortcut_kernel": 3,
+    "dropout": 0.2,
+}
+
+hu = partial(ModelInfo, paper="Hu, Shen, Albanie, Sun & Wu, Squeeze-and-Excitation Networks (1709.01507)", year=2017)
+timm = partial(hu, interpolation="bicubic")
+
+# fmt: off
+VARIANTS = (
+    timm("seresnet18", partial(SEResNet, DEPTH[18]), "ResNet-18 with SE",
+         "sec. 4", 11_779_624, 1_814_161_408, references=("timm.seresnet18",)),
+    timm("seresnet34", partial(SEResNet, DEPTH[34]), "ResNet-34 with SE",
+         "sec. 4", 21_960_416, 3_663_920_128, references=("timm.seresnet34",)),
+    timm("seresnet50", partial(SEResNet, DEPTH[50], Bottleneck), "ResNet-50 with SE, stride in the 3x3",
+         "table 1", 28_088_024, 4_091_699_200, references=("timm.seresnet50",), crop=0.95),
+    timm("seresnet101", partial(SEResNet, DEPTH[101], Bottleneck), "ResNet-101 with SE, stride in the 3x3",
+         "table 2", 49_326_872, 7_806_148_608, references=("timm.seresnet101",)),
+    timm("seresnet152", partial(SEResNet, DEPTH[152], Bottleneck), "ResNet-152 with SE, stride in the 3x3",
+         "table 2", 66_821_848, 11_520_204_800, references=("timm.seresnet152",)),
+    timm("seresnext50_32x4d", partial(SEResNet, DEPTH[50], resnext(32, 4)), "ResNeXt-50 with SE",
+         "table 1", 27_559_896, 4_232_994_816, references=("timm.seresnext50_32x4d",)),
+    timm("seresnext101_32x4d", partial(SEResNet, DEPTH[101], resnext(32, 4)), "ResNeXt-101 with SE",
+         "table 2", 48_955_416, 7_974_739_968, references=("timm.seresnext101_32x4d",)),
+    timm("senet154", partial(SEResNet, **SENET154), "SENet-154, winner of ILSVRC 2017",
+         "appendix", 115_088_984, 20_688_363_520, references=("timm.senet154",)),
+    timm("legacy_seresnet18", partial(CaffeSEResNet, DEPTH[18], LEGACY_BASIC), "ResNet-18 with SE, Caffe's pool",
+         "sec. 4", 11_778_592, 1_814_160_384, references=("timm.legacy_seresnet18",)),
+    hu("legacy_seresnet34", partial(CaffeSEResNet, DEPTH[34], LEGACY_BASIC), "ResNet-34 with SE, Caffe's pool",
+       "sec. 4", 21_958_868, 3_663_918_592, references=("timm.legacy_seresnet34",)),
+    hu("legacy_seresnet50", partial(CaffeSEResNet, DEPTH[50], STRIDE_FIRST), "ResNet-50 with SE, the authors'",
+       "table 1", 28_088_024, 3_860_488_192,
+       references=("timm.legacy_seresnet50", "pretrainedmodels.se_resnet50")),
+    hu("legacy_seresnet101", partial(CaffeSEResNet, DEPTH[101], STRIDE_FIRST), "ResNet-101 with SE, the authors'",
+       "table 2", 49_326_872, 7_574_937_600,
+       references=("timm.legacy_seresnet101", "pretrainedmodels.se_resnet101")),
+    hu("legacy_seresnet152", partial(CaffeSEResNet, DEPTH[152], STRIDE_FIRST), "ResNet-152 with SE, the authors'",
+       "table 2", 66_821_848, 11_288_993_792,
+       references=("timm.legacy_seresnet152", "pretrainedmodels.se_resnet152")),
+    timm("legacy_seresnext26_32x4d", partial(CaffeSEResNet, DEPTH_26, resnext(32, 4)),
+         "ResNeXt-26 with SE, Caffe's pool",
+         "sec. 4", 16_790_280, 2_472_099_840, references=("timm.legacy_seresnext26_32x4d",)),
+    hu("legacy_seresnext50_32x4d", partial(CaffeSEResNet, DEPTH[50], resnext(32, 4)),
+       "ResNeXt-50 with SE, the authors'",
+       "table 1", 27_559_896, 4_232_994_816,
+       references=("timm.legacy_seresnext50_32x4d", "pretrainedmodels.se_resnext50_32x4d")),
+    hu("legacy_seresnext101_32x4d", partial(CaffeSEResNet, DEPTH[101], resnext(32, 4)),
+       "ResNeXt-101 with SE, the authors'",
+       "table 2", 48_955_416, 7_974_739_968,
+       references=("timm.legacy_seresnext101_32x4d", "pretrainedmodels.se_resnext101_32x4d")),
+    hu("legacy_senet154", partial(CaffeSEResNet, **SENET154), "SENet-154, the authors'",
+       "appendix", 115_088_984, 20_688_363_520,
+       references=("timm.legacy_senet154", "pretrainedmodels.senet154")),
+)
