@@ -1,0 +1,215 @@
+"""State dicts of PyTorch networks to variables and back: one layout rule, a table of names each."""
+
+import math
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import itemgetter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from cnn_jax.errors import UserError, did_you_mean
+from cnn_jax.models import create_model, model_info
+from cnn_jax.models.structure import structure
+from cnn_jax.weights.names import aliases_for, table_for
+
+LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One variable: its state-dict key, its shape there, and its shape here."""
+
+    key: str
+    theirs: tuple[int, ...]
+    ours: tuple[int, ...]
+
+    def admits(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array of that shape holds this variable, 1x1 axes and flattening aside."""
+        flat = (self.theirs[0], math.prod(self.theirs[1:]))
+        return shape == self.theirs or (len(self.ours) > 1 and (*shape[:1], math.prod(shape[1:])) == flat)
+
+    def load(self, array: np.ndarray) -> jax.Array:
+        """(O, I, kh, kw), or (O, I * kh * kw) flattened channels first, to (kh, kw, I, O); (O, I) to (I, O)."""
+        if len(self.ours) > 1:
+            *window, inputs, outputs = self.ours
+            array = np.moveaxis(array.reshape(outputs, inputs, *window), (0, 1), (-1, -2))
+        return jnp.asarray(array, jnp.float32)
+
+    def save(self, value: jax.Array) -> np.ndarray:
+        """The way back, exact."""
+        array = np.asarray(value)
+        if len(self.ours) > 1:
+            array = np.moveaxis(array, (-1, -2), (0, 1))
+        return np.ascontiguousarray(array.reshape(self.theirs))
+
+
+def import_state_dict(
+    name: str,
+    state_dict: Mapping[str, np.ndarray],
+    *,
+    reference: str | None = None,
+    key: jax.Array | None = None,
+    **options,
+) -> dict:
+    """A PyTorch network's state dict as variables of `create_model(name, **options)`.
+
+    `state_dict` maps the keys of torchvision or timm (whichever of the card's `references` fits
+    best, or the one given) to arrays in PyTorch's layout; read_state_dict reads one from a file.
+    Keys may begin with "module."; num_batches_tracked is ignored.
+
+    Without `num_classes` the network has as many as the file. With another number everything but
+    the head is taken, the head is drawn from `key` (jax.random.key(0) if none) and a warning
+    says so. Auxiliary heads that the file lacks are left out of the variables: enough for
+    evaluation, and `aux=False` trains without them.
+
+    Returns `{"params": ..., "batch_stats": ...}`, float32.
+
+    Raises:
+      UserError: the network has no reference, or keys are missing, surplus or misshapen.
+    """
+    info = model_info(name)
+    if not info.references:
+        raise UserError(f"{name} has no published weights in another library's layout")
+    if reference is not None and reference not in info.references:
+        raise UserError(did_you_mean(f"reference of {name}", reference, info.references))
+    arrays = {
+        k.removeprefix("module."): np.asarray(v) for k, v in state_dict.items() if not k.endswith("num_batches_tracked")
+    }
+    shaping = {k: v for k, v in options.items() if k not in ("aux", "num_classes")}
+    fits = []
+    for candidate in [reference] if reference else info.references:
+        renamed = _current_names(arrays, candidate)
+        entries = _entries(name, candidate, shaping)
+        fits.append((sum(entry.key in renamed for entry in entries.values()), candidate, renamed, entries))
+    _, reference, arrays, entries = max(fits, key=itemgetter(0))
+
+    head = next((arrays[e.key] for path, e in entries.items() if "head" in path and e.key in arrays), None)
+    classes = info.num_classes if head is None else head.shape[0]
+    if classes != info.num_classes:
+        entries = _entries(name, reference, shaping | {"num_classes": classes})
+    if not any(e.key in arrays for path, e in entries.items() if _is_aux(path)):
+        entries = {path: e for path, e in entries.items() if not _is_aux(path)}
+    _check(arrays, entries, f"{reference} ({name})")
+
+    values = {path: entry.load(arrays[entry.key]) for path, entry in entries.items()}
+    if options.get("aux") is False:
+        values = {path: value for path, value in values.items() if not _is_aux(path)}
+    wanted = options.get("num_classes", classes)
+    if wanted != classes:
+        new = f"the head for {wanted} is newly drawn" if wanted else "the head is left out"
+        warnings.warn(f"{name}: the weights are for {classes} classes; {new}", stacklevel=2)
+        model = create_model(name, **options)
+        drawn = jax.jit(lambda k: model.init(k, jnp.zeros((1, *info.input_size)), train=False))
+        drawn = flatten_dict(drawn(jax.random.key(0) if key is None else key)) if wanted else {}
+        heads = [path for path in values if "head" in path]
+        values = {path: value for path, value in values.items() if path not in heads}
+        values |= {path: drawn[path] for path in heads if path in drawn}
+    return unflatten_dict(values)
+
+
+def export_state_dict(
+    name: str, variables: Mapping, *, reference: str | None = None, **options
+) -> dict[str, np.ndarray]:
+    """Variables of `create_model(name, **options)` as a state dict for PyTorch, the exact way back.
+
+    In the layout of `reference`, by default the first of the card's. Batch norms get a
+    num_batches_tracked of 0.
+
+    Raises:
+      UserError: the network has no such reference, or the variables are not its own.
+    """
+    info = model_info(name)
+    if not info.references:
+        raise UserError(f"{name} has no published weights in another library's layout")
+    reference = reference or info.references[0]
+    if reference not in info.references:
+        raise UserError(did_you_mean(f"reference of {name}", reference, info.references))
+    values = flatten_dict(dict(variables))
+    head = next((value for path, value in values.items() if path[0] == "params" and "head" in path), None)
+    if head is not None:
+        options = {"num_classes": head.shape[-1]} | options
+    entries = _entries(name, reference, options)
+    strange = ["/".join(path) for path in values if path not in entries]
+    wrong = ["/".join(p) for p, v in values.items() if p in entries and v.shape != entries[p].ours]
+    absent = ["/".join(p) for p in entries if p not in values and not (_is_aux(p) or "head" in p)]
+    if problems := _problems(("lack", absent), ("have besides", strange), ("differ in shape at", wrong)):
+        raise UserError(f"these are not variables of {name}: they {problems}")
+    state_dict = {}
+    for path, entry in entries.items():
+        if path in values:
+            state_dict[entry.key] = entry.save(values[path])
+            if path[-1] == "var":
+                state_dict[entry.key.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
+    return state_dict
+
+
+def _is_aux(path: Path) -> bool:
+    return path[1].startswith("aux")
+
+
+def _entries(name: str, reference: str, options: Mapping) -> dict[Path, Entry]:
+    """Every variable of the network with its place in the reference's state dict."""
+    info, table = model_info(name), table_for(reference)
+    if options.get("num_classes") == info.num_classes:
+        options = {option: value for option, value in options.items() if option != "num_classes"}
+    found = structure(create_model(name, **options), info.input_size) if options else info.structure
+    entries = {}
+    for path, leaf in flatten_dict(found.variables).items():
+        layer = "/".join(path[1:-1])
+        rows = ((re.fullmatch(row[0], layer), row) for row in table)
+        match, (_, target, *axes) = next((found for found in rows if found[0]), (None, ("", "")))
+        if match is None:
+            raise UserError(f"{reference} has no layer for {layer}, which {name} has with these options")
+        target = _expanded(match, target)
+        *window, inputs, outputs = leaf.shape if len(leaf.shape) > 1 else (1, *leaf.shape)
+        theirs = leaf.shape
+        if len(leaf.shape) > 1:
+            axes = axes[0] if axes else len(leaf.shape)
+            window = [*window, 1, 1][:2]
+            theirs = (outputs, inputs, *window) if axes == 4 else (outputs, inputs * math.prod(window))
+        entries[path] = Entry(f"{target}.{LEAVES[path[-1]]}", theirs, leaf.shape)
+    return entries
+
+
+def _expanded(match: re.Match, name: str) -> str:
+    """A name of a table with its groups filled in; `<1>` is the first, a number, less one."""
+    return match.expand(re.sub(r"<(\d)>", lambda place: str(int(match[int(place[1])]) - 1), name))
+
+
+def _current_names(arrays: dict[str, np.ndarray], reference: str) -> dict[str, np.ndarray]:
+    for pattern, name in aliases_for(reference):
+        arrays = {re.sub(pattern, name, k): v for k, v in arrays.items()}
+    return arrays
+
+
+def _check(arrays: Mapping[str, np.ndarray], entries: Mapping[Path, Entry], whose: str) -> None:
+    """Raises a UserError that names what is missing, surplus or misshapen."""
+    keys = {entry.key for entry in entries.values()}
+    misshapen = [
+        f"{e.key} {arrays[e.key].shape} instead of {e.theirs}"
+        for e in entries.values()
+        if e.key in arrays and not e.admits(arrays[e.key].shape)
+    ]
+    problems = _problems(
+        ("misses", [key for key in keys if key not in arrays]),
+        ("has besides", [key for key in arrays if key not in keys]),
+        ("has", misshapen),
+    )
+    if problems:
+        raise UserError(f"this state dict is not one of {whose}: it {problems}")
+
+
+def _problems(*kinds: tuple[str, list[str]]) -> str:
+    """`misses a, b, c and 4 more; has besides d`, or nothing."""
+    told = []
+    for verb, names in kinds:
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            told.append(f"{verb} {', '.join(sorted(names)[:5])}{more}")
+    return "; it ".join(told)

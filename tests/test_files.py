@@ -1,0 +1,118 @@
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from cnn_jax import UserError, read_state_dict
+
+FILES = Path(__file__).parent / "torch_files"
+BASE = np.arange(24, dtype=np.float32).reshape(4, 6)
+
+
+@pytest.mark.parametrize("name", ["zip.pth", "legacy.pth"])
+def test_pytorch_files_hold_what_was_saved(name):
+    arrays = read_state_dict(FILES / name)
+    np.testing.assert_array_equal(arrays["conv.weight"], np.arange(54).reshape(3, 2, 3, 3) / 64)
+    np.testing.assert_array_equal(arrays["conv.bias"], [1, -2, 3])
+    np.testing.assert_array_equal(arrays["norm.running_var"], np.ones(3))
+    np.testing.assert_array_equal(arrays["transposed"], BASE.T)  # a view with strides
+    np.testing.assert_array_equal(arrays["slice"], BASE[1:3, 2:5])  # a view with an offset
+    np.testing.assert_array_equal(arrays["parameter"], BASE[0])
+    assert arrays["empty"].shape == (0, 3)
+    assert arrays["scalar"].shape == () and arrays["scalar"] == 7
+    types = {"half": np.float16, "bfloat16": ml_dtypes.bfloat16, "double": np.float64, "uint8": np.uint8}
+    for key, dtype in types.items():
+        assert arrays[key].dtype == dtype
+        np.testing.assert_array_equal(arrays[key].astype(np.float32), BASE)
+    np.testing.assert_array_equal(arrays["bool"], BASE > 5)
+
+
+def test_a_training_checkpoint_is_unwrapped():
+    norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    keys = {"module.conv.weight", "module.conv.bias", *(f"module.norm.{key}" for key in norm)}
+    assert set(read_state_dict(FILES / "checkpoint.pth")) == keys
+
+
+@pytest.mark.parametrize(("name", "what"), [("namespace.pth", "argparse.Namespace"), ("module.pth", "__main__.Net")])
+def test_anything_but_tensors_is_refused_by_name(name, what):
+    with pytest.raises(UserError, match=rf"{name}: refused: it holds {what}, not tensors alone"):
+        read_state_dict(FILES / name)
+
+
+class Exploit:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_hostile_pickle_runs_nothing(tmp_path, zipped):
+    file, trace = tmp_path / "evil.pth", tmp_path / "trace"
+    if zipped:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("evil/data.pkl", pickle.dumps({"weight": Exploit(trace)}, protocol=2))
+    else:
+        file.write_bytes(pickle.dumps(Exploit(trace), protocol=2))
+    with pytest.raises(UserError, match="refused: it holds"):
+        read_state_dict(file)
+    assert not trace.exists()
+
+
+def test_a_tensor_beyond_its_storage_is_refused(tmp_path):
+    """as_strided over too small a buffer would read foreign memory."""
+    with zipfile.ZipFile(FILES / "zip.pth") as archive, zipfile.ZipFile(tmp_path / "short.pth", "w") as short:
+        for name in archive.namelist():
+            data = archive.read(name)
+            short.writestr(name, data[:4] if "/data/" in name else data)
+    with pytest.raises(UserError, match="reaches beyond its storage"):
+        read_state_dict(tmp_path / "short.pth")
+
+
+def test_safetensors_and_numpy_archives_are_read(tmp_path):
+    arrays = {"a.weight": BASE, "b": BASE.astype(np.float16)}
+    save_file(arrays, tmp_path / "weights.safetensors")
+    np.savez(tmp_path / "weights.npz", **arrays)
+    for name in ("weights.safetensors", "weights.npz"):
+        read = read_state_dict(tmp_path / name)
+        assert set(read) == set(arrays)
+        for key, value in arrays.items():
+            np.testing.assert_array_equal(read[key], value, strict=True)
+
+
+def test_safetensors_of_bfloat16_are_read(tmp_path):
+    header = b'{"w":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
+    data = np.array([1.5, -2], ml_dtypes.bfloat16).tobytes()
+    (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + data)
+    np.testing.assert_array_equal(read_state_dict(tmp_path / "w.safetensors")["w"].astype(np.float32), [1.5, -2])
+
+
+def test_a_numpy_archive_of_objects_is_refused(tmp_path):
+    np.savez(tmp_path / "objects.npz", a=np.array([Exploit(tmp_path / "trace")]))
+    with pytest.raises(UserError, match="objects.npz is damaged or not a weight file"):
+        read_state_dict(tmp_path / "objects.npz")
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("name", ["zip.pth", "legacy.pth", "checkpoint.pth"])
+def test_a_truncated_file_is_told_in_one_line(tmp_path, name):
+    whole = (FILES / name).read_bytes()
+    for share in (0.02, 0.3, 0.6, 0.9, 0.99):
+        (tmp_path / name).write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(UserError) as error:
+            read_state_dict(tmp_path / name)
+        assert name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_other_files_are_told_what_would_be_right(tmp_path):
+    (tmp_path / "notes.txt").write_text("no weights")
+    with pytest.raises(UserError, match=r"is none of \.safetensors, \.npz and PyTorch's \.pth"):
+        read_state_dict(tmp_path / "notes.txt")
+    with pytest.raises(UserError, match="no weight file"):
+        read_state_dict(tmp_path / "absent.pth")

@@ -1,0 +1,74 @@
+"""Every network against what torchvision or timm gives for the same weights and images."""
+
+from functools import cache
+
+import golden_files
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnn_jax import create_model, export_state_dict, import_state_dict, list_models, model_info
+
+BY_REFERENCE = {reference: name for name in list_models() for reference in model_info(name).references}
+
+
+@cache
+def setup(reference):
+    name, golden = BY_REFERENCE[reference], golden_files.load(reference)
+    state_dict = golden_files.weights(golden)
+    options = {"dropout": 0.0}
+    if "batch_stats" in (variables := import_state_dict(name, state_dict)):
+        options["batch_norm"] = {"unbiased": True}
+    return create_model(name, **options), variables, golden, state_dict
+
+
+def assert_within(actual, expected, tolerance):
+    """The largest difference, relative to the largest expected magnitude."""
+    assert np.abs(actual - expected).max() / np.abs(expected).max() < tolerance
+
+
+@pytest.mark.parametrize("reference", golden_files.references())
+def test_evaluation_logits_are_the_references(reference):
+    model, variables, golden, _ = setup(reference)
+    images = golden_files.images(0, 2, int(golden["input_size"]))
+    logits = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, images)
+    assert_within(logits, golden["logits"], max(2e-5, 10 * golden["noise"][0]))
+
+
+@pytest.mark.parametrize("reference", golden_files.references())
+def test_one_training_step_is_the_references(reference):
+    model, variables, golden, _ = setup(reference)
+    images, labels = golden_files.images(2, 4, int(golden["input_size"])), jnp.arange(1, 5)
+
+    @jax.jit
+    def step(variables, images):
+        def loss(params):
+            logits, changed = model.apply(variables | {"params": params}, images, train=True, mutable=["batch_stats"])
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), (logits, changed)
+
+        return jax.value_and_grad(loss, has_aux=True)(variables["params"])
+
+    (loss, (logits, changed)), grads = step(variables, images)
+    assert_within(logits, golden["train_logits"], max(2e-5, 10 * golden["noise"][1]))
+    np.testing.assert_allclose(loss, golden["loss"], rtol=1e-4)
+
+    # Exported, gradients and statistics bear the reference's names.
+    after = export_state_dict(BY_REFERENCE[reference], {"params": grads} | changed, reference=reference)
+    norms = {key: np.linalg.norm(value.astype(np.float64)) for key, value in after.items()}
+    expected = dict(zip(golden["grad_keys"].tolist(), golden["grad_norms"].tolist(), strict=True))
+    floor, tolerance = max(expected.values()) / 1000, max(1e-3, 10 * golden["noise"][2])
+    for key, value in expected.items():
+        assert abs(norms[key] - value) < tolerance * max(value, floor), key
+    for key, value in zip(golden["stat_keys"].tolist(), golden["stat_means"].tolist(), strict=True):
+        np.testing.assert_allclose(after[key].mean(dtype=np.float64), value, rtol=1e-4, atol=1e-4, err_msg=key)
+
+
+@pytest.mark.parametrize("reference", golden_files.references())
+def test_export_is_the_exact_way_back(reference):
+    _, variables, golden, state_dict = setup(reference)
+    back = export_state_dict(BY_REFERENCE[reference], variables, reference=reference)
+    assert set(back) == set(golden["keys"].tolist())
+    for key, value in state_dict.items():
+        np.testing.assert_array_equal(back[key], value, err_msg=key)

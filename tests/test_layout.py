@@ -1,0 +1,138 @@
+import warnings
+
+import golden_files
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from cnn_jax import UserError, create_model, export_state_dict, import_state_dict, list_models, model_info
+from cnn_jax.models.structure import structure
+
+REFERENCE = "torchvision.resnet18"
+
+
+@pytest.fixture(scope="module")
+def state_dict():
+    return golden_files.weights(golden_files.load(REFERENCE))
+
+
+def test_a_kernel_is_the_weight_with_its_axes_in_our_order(state_dict):
+    variables = import_state_dict("resnet18", state_dict)
+    np.testing.assert_array_equal(
+        variables["params"]["stem"]["conv"]["kernel"], np.transpose(state_dict["conv1.weight"], (2, 3, 1, 0))
+    )
+    np.testing.assert_array_equal(variables["params"]["head"]["kernel"], state_dict["fc.weight"].T)
+    norm = variables["batch_stats"]["stage2_block1"]["conv2"]["norm"]
+    np.testing.assert_array_equal(norm["var"], state_dict["layer2.0.bn2.running_var"])
+    np.testing.assert_array_equal(norm["mean"], state_dict["layer2.0.bn2.running_mean"])
+
+
+def test_a_flattened_weight_unfolds_channels_first():
+    """AlexNet's first fully connected layer reads (256, 6, 6), channels first (torch.flatten)."""
+    state_dict = golden_files.weights(golden_files.load("torchvision.alexnet"))
+    kernels = flatten_dict(import_state_dict("alexnet_owt", state_dict)["params"])
+    (kernel,) = (np.asarray(k) for k in kernels.values() if k.shape == (6, 6, 256, 4096))
+    weight = next(w for w in state_dict.values() if w.shape == (4096, 9216))
+    x = np.random.default_rng(0).standard_normal((256, 6, 6)).astype(np.float32)
+    ours = np.einsum("hwc,hwco->o", x.transpose(1, 2, 0), kernel)
+    np.testing.assert_allclose(ours, weight @ x.reshape(-1), rtol=1e-3, atol=1e-3)
+
+
+def test_the_prefix_of_data_parallel_training_is_ignored(state_dict):
+    wrapped = import_state_dict("resnet18", {f"module.{key}": value for key, value in state_dict.items()})
+    plain = import_state_dict("resnet18", state_dict)
+    jax.tree.map(np.testing.assert_array_equal, wrapped, plain)
+
+
+def test_missing_surplus_and_misshapen_keys_are_named(state_dict):
+    broken = dict(state_dict)
+    del broken["layer1.0.conv1.weight"]
+    broken["layer9.weight"] = np.zeros(3)
+    broken["conv1.weight"] = np.zeros((64, 1, 7, 7))
+    with pytest.raises(UserError) as error:
+        import_state_dict("resnet18", broken)
+    assert str(error.value) == (
+        "this state dict is not one of torchvision.resnet18 (resnet18): it misses layer1.0.conv1.weight; "
+        "it has besides layer9.weight; it has conv1.weight (64, 1, 7, 7) instead of (64, 3, 7, 7)"
+    )
+
+
+def test_a_long_list_of_keys_is_cut(state_dict):
+    with pytest.raises(UserError, match=r"it has besides .* and \d+ more"):
+        import_state_dict("resnet18", state_dict | {f"x{i}": np.zeros(1) for i in range(30)})
+
+
+def test_another_number_of_classes_keeps_everything_but_the_head(state_dict):
+    with pytest.warns(UserWarning, match="the weights are for 1000 classes; the head for 7 is newly drawn"):
+        variables = import_state_dict("resnet18", state_dict, num_classes=7, key=jax.random.key(1))
+    whole = import_state_dict("resnet18", state_dict)
+    assert variables["params"]["head"]["kernel"].shape == (512, 7)
+    assert np.std(variables["params"]["head"]["kernel"]) > 0
+    np.testing.assert_array_equal(
+        variables["params"]["stage4_block2"]["conv2"]["conv"]["kernel"],
+        whole["params"]["stage4_block2"]["conv2"]["conv"]["kernel"],
+    )
+    model = create_model("resnet18", num_classes=7)
+    assert model.apply(variables, jnp.zeros((1, 64, 64, 3)), train=False).shape == (1, 7)
+
+
+def test_zero_classes_leave_the_head_out(state_dict):
+    with pytest.warns(UserWarning, match="the head is left out"):
+        variables = import_state_dict("resnet18", state_dict, num_classes=0)
+    assert "head" not in variables["params"]
+    model = create_model("resnet18", num_classes=0)
+    assert model.apply(variables, jnp.zeros((1, 64, 64, 3)), train=False).shape == (1, 512)
+
+
+def test_the_files_number_of_classes_counts_if_none_is_given(state_dict):
+    small = state_dict | {"fc.weight": np.zeros((5, 512)), "fc.bias": np.zeros(5)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        variables = import_state_dict("resnet18", small)
+    assert variables["params"]["head"]["kernel"].shape == (512, 5)
+    assert export_state_dict("resnet18", variables)["fc.weight"].shape == (5, 512)
+
+
+def test_a_network_without_a_reference_says_so(state_dict):
+    with pytest.raises(UserError, match="plain18 has no published weights"):
+        import_state_dict("plain18", state_dict)
+    with pytest.raises(UserError, match=r"unknown reference of resnet18 'timm.resnet50'"):
+        import_state_dict("resnet18", state_dict, reference="timm.resnet50")
+
+
+def test_options_that_add_layers_are_told(state_dict):
+    with pytest.raises(UserError, match="torchvision.vgg11 has no layer for stage1/se1/expand, which vgg11 has with"):
+        import_state_dict("vgg11", state_dict, reference="torchvision.vgg11", se_reduction=16)
+
+
+def test_exporting_foreign_variables_is_told(state_dict):
+    variables = import_state_dict("resnet18", state_dict)
+    with pytest.raises(UserError, match="these are not variables of resnet34: they lack"):
+        export_state_dict("resnet34", variables)
+
+
+def test_auxiliary_heads_may_be_absent():
+    golden = golden_files.load("torchvision.googlenet")
+    state_dict = golden_files.weights(golden)
+    without = {key: value for key, value in state_dict.items() if not key.startswith("aux")}
+    variables = import_state_dict("googlenet_bn", without)
+    assert not any(name.startswith("aux") for name in variables["params"])
+    model = create_model("googlenet_bn")
+    images = golden_files.images(0, 2, 224)
+    logits = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, images)
+    assert np.abs(logits - golden["logits"]).max() < 2e-5 * np.abs(golden["logits"]).max()
+    dropped = import_state_dict("googlenet_bn", state_dict, aux=False)
+    assert jax.tree.structure(dropped) == jax.tree.structure(variables)
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if model_info(name).references])
+def test_every_name_table_gives_each_variable_a_key_of_its_own(name):
+    info = model_info(name)
+    shapes = structure(create_model(name), info.input_size).variables
+    variables = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), shapes)
+    leaves = len(jax.tree.leaves(variables))
+    norms = len(flatten_dict(variables.get("batch_stats", {}))) // 2
+    for reference in info.references:
+        assert len(export_state_dict(name, variables, reference=reference)) == leaves + norms
