@@ -63,14 +63,16 @@ def run(command: Command, stop: StopRequest) -> None:
         return jax.lax.with_sharding_constraint({key: values[indices] for key, values in data.items()}, sharded)
 
     # Model and state, made on the devices.
-    model = create_model(config.model, num_classes=classes, dtype=jnp.dtype(config.dtype))
-    preprocess = augment.make_preprocess(info.input_size[:2], info.mean, info.std, asdict(config.augment))
+    stem = {} if config.stem is None else {"stem": config.stem}
+    model = create_model(config.model, num_classes=classes, dtype=jnp.dtype(config.dtype), **stem)
+    size = info.input_size[:2] if config.image_size is None else (config.image_size, config.image_size)
+    preprocess = augment.make_preprocess(size, *info.normalization(channels), asdict(config.augment))
     optimise, rate = optimizer.make_optimizer(config.optimizer, config.schedule, config.epochs, steps_per_epoch)
     key_init, key_train = jax.random.split(jax.random.key(config.seed))
 
     @partial(jax.jit, out_shardings=everywhere)
     def create_state():
-        variables = model.init(key_init, jnp.zeros((1, *info.input_size[:2], channels)), train=False)
+        variables = model.init(key_init, jnp.zeros((1, *size, channels)), train=False)
         return TrainState.create(variables, optimise, key_train)
 
     state = create_state()

@@ -93,6 +93,10 @@ class Recipe:
 
     model: str
     """A name that cnn_jax.list_models() gives."""
+    stem: Literal["imagenet", "cifar"] | None = None
+    """cifar: the network's form for images of 28 to 64 pixels; its own form if not given."""
+    image_size: int | None = None
+    """Pixels a side that images are brought to; the network's own size if not given."""
     dataset: str = "mnist_5k"
     """mnist_5k, or any TFDS image classification set of one image size."""
     test_split: str = "test"
@@ -120,5 +124,7 @@ class Recipe:
             check(self.data_dir.isprintable() and bool(self.data_dir.strip()), "data-dir", self.data_dir, "a folder")
         check_range("epochs", self.epochs, 1, 1_000_000)
         check_range("batch-size", self.batch_size, 1, 1_000_000)
+        if self.image_size is not None:
+            check_range("image-size", self.image_size, 1, 4096)
         check_range("seed", self.seed, 0, 2**32 - 1)
         check_range("label-smoothing", self.label_smoothing, 0, 0.99)
