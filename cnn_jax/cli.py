@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, first_line
 from cnn_jax.tables import aligned
 
 
@@ -21,6 +21,7 @@ class _Parser(argparse.ArgumentParser):
     """Tells a mistake as everything else here does: in one line."""
 
     def error(self, message: str) -> NoReturn:
+        message = " ".join(message.split())
         raise UserError(f"{message}; --help shows all options")
 
 
@@ -29,6 +30,8 @@ def list_command(pattern: str, markdown: bool) -> str:
     from cnn_jax.models import list_models, model_info
     from cnn_jax.models.catalogue import catalogue
 
+    if markdown and pattern != "*":
+        raise UserError("--markdown writes the whole of docs/models.md; leave out the pattern")
     if markdown:
         return catalogue()
     names = list_models(pattern)
@@ -99,7 +102,8 @@ def summary_command(name: str, image_size: int | None, batch: int, stem: str | N
         raise
     except Exception as error:  # a map shrank below a pixel, or a layer met a size it was not made for
         raise UserError(
-            f"{name} does not take {height}x{width} images; its own size is {info.input_size[0]}"
+            f"{name} does not take {height}x{width} images, its own are {info.input_size[0]}x{info.input_size[1]} "
+            f"({first_line(error)})"
         ) from error
     rows = [("layer", "kind", f"output of a batch of {batch}", "params", "MACs M")]
     for layer in found.layers:
@@ -122,7 +126,7 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
+    if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"must be a positive whole number, not {text!r}")
     return int(text)
 

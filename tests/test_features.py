@@ -28,6 +28,10 @@ def test_names_choose_taps_and_layers():
     np.testing.assert_array_equal(features["head"], MODEL.apply(VARIABLES, X, train=False))
 
 
+def test_a_single_name_needs_no_list():
+    assert list(extract_features(MODEL, VARIABLES, X, "stage2")) == ["stage2"]
+
+
 def test_a_layers_activation_is_what_flows_through_the_network():
     features = extract_features(MODEL, VARIABLES, X, ["stage4", "stage4_block2"])
     np.testing.assert_array_equal(features["stage4"], features["stage4_block2"])

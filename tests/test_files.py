@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from cnn_jax import UserError, read_state_dict
+from cnn_jax.weights.files import _rebuild_parameter
 
 FILES = Path(__file__).parent / "torch_files"
 BASE = np.arange(24, dtype=np.float32).reshape(4, 6)
@@ -40,7 +41,7 @@ def test_a_training_checkpoint_is_unwrapped():
 
 @pytest.mark.parametrize(("name", "what"), [("namespace.pth", "argparse.Namespace"), ("module.pth", "__main__.Net")])
 def test_anything_but_tensors_is_refused_by_name(name, what):
-    with pytest.raises(UserError, match=rf"{name}: refused: it holds {what}, not tensors alone"):
+    with pytest.raises(UserError, match=rf"{name}: refused: it holds {what}, not tensors of usual types alone"):
         read_state_dict(FILES / name)
 
 
@@ -63,6 +64,39 @@ def test_a_hostile_pickle_runs_nothing(tmp_path, zipped):
     with pytest.raises(UserError, match="refused: it holds"):
         read_state_dict(file)
     assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("wrapping_product.pth", "damaged"),  # shape (int16(256), int16(256)): NumPy's product is 0
+        ("wrapping_stride.pth", "damaged"),  # int32 arithmetic that overflows to a small offset
+        ("repeating.pth", "reaches beyond its storage"),  # strides of 0 that would fill the memory
+    ],
+)
+def test_a_hostile_tensor_reads_no_foreign_memory(name, line):
+    with pytest.raises(UserError, match=line):
+        read_state_dict(FILES / name)
+
+
+def test_a_pickle_changes_nothing_here():
+    """It asks to set attributes of the function that rebuilds parameters."""
+    read_state_dict(FILES / "attributes.pth")
+    assert _rebuild_parameter.__dict__ == {}
+
+
+def test_a_compressed_archive_is_refused(tmp_path):
+    """torch.save never compresses, and a small file could unfold without end."""
+    with zipfile.ZipFile(FILES / "zip.pth") as whole, zipfile.ZipFile(tmp_path / "z.pth", "w", 8) as packed:
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name))
+    with pytest.raises(UserError, match="compressed"):
+        read_state_dict(tmp_path / "z.pth")
+
+
+def test_numpy_archives_of_bfloat16_are_read(tmp_path):
+    np.savez(tmp_path / "b.npz", w=np.array([1.5, -2], ml_dtypes.bfloat16))
+    assert read_state_dict(tmp_path / "b.npz")["w"].dtype == ml_dtypes.bfloat16
 
 
 def test_a_tensor_beyond_its_storage_is_refused(tmp_path):

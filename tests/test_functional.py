@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +25,8 @@ def test_it_is_the_module_without_the_module():
     init, apply = functional("resnet18", **SMALL)
     params, batch_stats = init(jax.random.key(0), (32, 32, 3))
     logits, same = apply(params, batch_stats, X, train=False)
+    jitted = jax.jit(apply, static_argnames="train")
+    np.testing.assert_allclose(jitted(params, batch_stats, X, train=False)[0], logits, rtol=1e-4, atol=1e-5)
     variables = {"params": params, "batch_stats": batch_stats}
     np.testing.assert_array_equal(logits, create_model("resnet18", **SMALL).apply(variables, X, train=False))
     assert same is batch_stats
@@ -54,7 +58,8 @@ def test_vmap_runs_several_seeds_at_once():
     images = X[..., :1]
     keys = jax.random.split(jax.random.key(0), 3)
     params, batch_stats = jax.vmap(init)(keys)
-    together, _ = jax.jit(jax.vmap(lambda p, s: apply(p, s, images, train=True)))(params, batch_stats)
+    several = jax.vmap(partial(apply, train=True), in_axes=(0, 0, None))
+    together, _ = jax.jit(several)(params, batch_stats, images)
     for i in range(3):
         alone, _ = apply(*init(keys[i]), images, train=True)
         np.testing.assert_allclose(together[i], alone, rtol=1e-4, atol=1e-5)

@@ -1,7 +1,5 @@
 """Every network against what torchvision or timm gives for the same weights and images."""
 
-from functools import cache
-
 import golden_files
 import jax
 import jax.numpy as jnp
@@ -14,14 +12,15 @@ from cnn_jax import create_model, export_state_dict, import_state_dict, list_mod
 BY_REFERENCE = {reference: name for name in list_models() for reference in model_info(name).references}
 
 
-@cache
-def setup(reference):
+@pytest.fixture(scope="module", params=golden_files.references())
+def case(request):
+    """Reference, model, its variables, the file and its state dict; one at a time, for they are large."""
+    reference = request.param
     name, golden = BY_REFERENCE[reference], golden_files.load(reference)
     state_dict = golden_files.weights(golden)
-    options = {"dropout": 0.0}
-    if "batch_stats" in (variables := import_state_dict(name, state_dict)):
-        options["batch_norm"] = {"unbiased": True}
-    return create_model(name, **options), variables, golden, state_dict
+    variables = import_state_dict(name, state_dict)
+    options = {"batch_norm": {"unbiased": True}} if "batch_stats" in variables else {}
+    return reference, create_model(name, dropout=0.0, **options), variables, golden, state_dict
 
 
 def assert_within(actual, expected, tolerance):
@@ -29,17 +28,15 @@ def assert_within(actual, expected, tolerance):
     assert np.abs(actual - expected).max() / np.abs(expected).max() < tolerance
 
 
-@pytest.mark.parametrize("reference", golden_files.references())
-def test_evaluation_logits_are_the_references(reference):
-    model, variables, golden, _ = setup(reference)
+def test_evaluation_logits_are_the_references(case):
+    _, model, variables, golden, _ = case
     images = golden_files.images(0, 2, int(golden["input_size"]))
     logits = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, images)
     assert_within(logits, golden["logits"], max(2e-5, 10 * golden["noise"][0]))
 
 
-@pytest.mark.parametrize("reference", golden_files.references())
-def test_one_training_step_is_the_references(reference):
-    model, variables, golden, _ = setup(reference)
+def test_one_training_step_is_the_references(case):
+    reference, model, variables, golden, _ = case
     images, labels = golden_files.images(2, 4, int(golden["input_size"])), jnp.arange(1, 5)
 
     @jax.jit
@@ -65,9 +62,8 @@ def test_one_training_step_is_the_references(reference):
         np.testing.assert_allclose(after[key].mean(dtype=np.float64), value, rtol=1e-4, atol=1e-4, err_msg=key)
 
 
-@pytest.mark.parametrize("reference", golden_files.references())
-def test_export_is_the_exact_way_back(reference):
-    _, variables, golden, state_dict = setup(reference)
+def test_export_is_the_exact_way_back(case):
+    reference, _, variables, golden, state_dict = case
     back = export_state_dict(BY_REFERENCE[reference], variables, reference=reference)
     assert set(back) == set(golden["keys"].tolist())
     for key, value in state_dict.items():

@@ -41,21 +41,75 @@ def test_a_flattened_weight_unfolds_channels_first():
 
 
 def test_the_prefix_of_data_parallel_training_is_ignored(state_dict):
-    wrapped = import_state_dict("resnet18", {f"module.{key}": value for key, value in state_dict.items()})
+    wrapped = import_state_dict("resnet18", {f"module._orig_mod.{key}": value for key, value in state_dict.items()})
     plain = import_state_dict("resnet18", state_dict)
     jax.tree.map(np.testing.assert_array_equal, wrapped, plain)
+
+
+def test_wrong_orders_of_axes_are_refused(state_dict):
+    """They have the right number of values, and would scramble the weights."""
+    for shape in ((64, 7, 7, 3), (64, 3, 49), (64, 147, 1, 1), (3, 64, 7, 7)):
+        with pytest.raises(UserError, match="conv1.weight"):
+            import_state_dict("resnet18", state_dict | {"conv1.weight": np.zeros(shape)})
+
+
+def test_image_channels_are_the_files(state_dict):
+    grey = state_dict | {"conv1.weight": state_dict["conv1.weight"].sum(1, keepdims=True)}
+    variables = import_state_dict("resnet18", grey)
+    assert variables["params"]["stem"]["conv"]["kernel"].shape == (7, 7, 1, 64)
+    np.testing.assert_array_equal(export_state_dict("resnet18", variables)["conv1.weight"], grey["conv1.weight"])
+
+
+def test_a_backbone_without_a_head_loads_if_the_classes_are_said(state_dict):
+    backbone = {key: value for key, value in state_dict.items() if not key.startswith("fc.")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        variables = import_state_dict("resnet18", backbone, num_classes=0)
+    assert set(export_state_dict("resnet18", variables, num_classes=0)) == set(backbone)
+    with pytest.warns(UserWarning, match="for 0 classes; the head for 5 is newly drawn"):
+        assert import_state_dict("resnet18", backbone, num_classes=5)["params"]["head"]["bias"].shape == (5,)
+    with pytest.raises(UserError, match=r"it misses fc\.bias, fc\.weight"):
+        import_state_dict("resnet18", backbone)
+
+
+def test_number_types_of_files_become_float32(state_dict):
+    variables = import_state_dict("resnet18", {key: value.astype(np.float16) for key, value in state_dict.items()})
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("broken", "line"),
+    [
+        ("resnet50.pth", r"this is a str; read_state_dict\(path\) reads a file"),
+        ({"fc.bias": "text"}, "fc.bias in the state dict is no array of real numbers"),
+        ({"fc.bias": [[1, 2], [3]]}, "fc.bias in the state dict is no array"),
+        ({"fc.bias": np.zeros(3, complex)}, "fc.bias in the state dict is no array of real numbers, but of complex128"),
+        ({"fc.bias": np.zeros(3), "module.fc.bias": np.zeros(3)}, "the state dict has fc.bias twice"),
+        ({}, "it misses .* and 97 more"),
+    ],
+)
+def test_what_is_no_state_dict_is_told(broken, line):
+    with pytest.raises(UserError, match=line):
+        import_state_dict("resnet18", broken)
+
+
+def test_half_a_head_is_no_head(state_dict):
+    variables = import_state_dict("resnet18", state_dict)
+    del variables["params"]["head"]["bias"]
+    with pytest.raises(UserError, match="they lack params/head/bias"):
+        export_state_dict("resnet18", variables)
 
 
 def test_missing_surplus_and_misshapen_keys_are_named(state_dict):
     broken = dict(state_dict)
     del broken["layer1.0.conv1.weight"]
     broken["layer9.weight"] = np.zeros(3)
-    broken["conv1.weight"] = np.zeros((64, 1, 7, 7))
+    broken["conv1.weight"] = np.zeros((64, 3, 5, 5))
     with pytest.raises(UserError) as error:
         import_state_dict("resnet18", broken)
     assert str(error.value) == (
         "this state dict is not one of torchvision.resnet18 (resnet18): it misses layer1.0.conv1.weight; "
-        "it has besides layer9.weight; it has conv1.weight (64, 1, 7, 7) instead of (64, 3, 7, 7)"
+        "it has besides layer9.weight; it has conv1.weight (64, 3, 5, 5) instead of (64, 3, 7, 7)"
     )
 
 
@@ -123,6 +177,9 @@ def test_auxiliary_heads_may_be_absent():
     images = golden_files.images(0, 2, 224)
     logits = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, images)
     assert np.abs(logits - golden["logits"]).max() < 2e-5 * np.abs(golden["logits"]).max()
+    with pytest.warns(UserWarning, match="the head is left out"):
+        features = import_state_dict("googlenet_bn", state_dict, num_classes=0)
+    assert not any(name.startswith("aux") or name == "head" for name in features["params"])
     dropped = import_state_dict("googlenet_bn", state_dict, aux=False)
     assert jax.tree.structure(dropped) == jax.tree.structure(variables)
 

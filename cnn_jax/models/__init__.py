@@ -7,6 +7,7 @@ from functools import partial
 import flax.linen as nn
 
 from cnn_jax.errors import UserError, did_you_mean
+from cnn_jax.layers import BatchNorm
 from cnn_jax.models import (
     alexnet,
     bn_inception,
@@ -91,7 +92,20 @@ def create_model(name: str, **options) -> nn.Module:
     for option in options:
         if option not in offered:
             raise UserError(did_you_mean(f"option of {name}", option, offered))
+    classes = options.get("num_classes", 0)
+    if not isinstance(classes, int) or classes < 0:
+        raise UserError(f"num_classes must be a whole number, 0 for features, not {classes!r}")
     if "batch_norm" in options:
+        _check_batch_norm(options["batch_norm"])
         norm = options.get("norm", fields["norm"].default)
         options["norm"] = partial(norm, **options.pop("batch_norm"))
     return build(**options)
+
+
+def _check_batch_norm(given: dict) -> None:
+    if not isinstance(given, dict):
+        raise UserError(f"batch_norm must be a dict of options of layers.BatchNorm, not {given!r}")
+    offered = [field for field in inspect.signature(BatchNorm).parameters if field not in ("parent", "name", "dtype")]
+    for option in given:
+        if option not in offered:
+            raise UserError(did_you_mean("option of batch_norm", str(option), offered))

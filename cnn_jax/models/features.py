@@ -9,19 +9,19 @@ from cnn_jax.errors import UserError, did_you_mean
 
 
 def extract_features(
-    model: nn.Module, variables: Mapping, images: jax.Array, names: Iterable[str] | None = None
+    model: nn.Module, variables: Mapping, images: jax.Array, names: str | Iterable[str] | None = None
 ) -> dict[str, jax.Array]:
     """Activations inside a network in evaluation, by name, in the compute type of the network.
 
-    `names` are taps, as `model_info(name).features` lists them with channels and stride, or paths
+    `names`, or a single one, are taps, as `model_info(name).features` lists them with channels and stride, or paths
     of layers such as "stage2_block1/conv1" (the output of that submodule); all taps if None.
     Maps are (B, H, W, C), vectors (B, C). Pure: jit it with `model` and `names` static; what is
-    not asked for, XLA leaves out, the classifier included.
+    not asked for, XLA leaves out, the classifier included. Auxiliary heads are not computed.
 
     Raises:
       UserError: no such tap or layer; the message names the nearest.
     """
-    wanted = None if names is None else list(names)
+    wanted = [names] if isinstance(names, str) else None if names is None else list(names)
 
     def asked(module: nn.Module, method: str) -> bool:
         return wanted is not None and method == "__call__" and "/".join(module.path) in wanted
@@ -29,15 +29,16 @@ def extract_features(
     _, state = model.apply(variables, images, train=False, mutable=["intermediates"], capture_intermediates=asked)
     found = dict(state["intermediates"])
     taps = found.pop("taps", {})
-    layers = {
+    inner = {
         "/".join(str(key.key) for key in path[:-2]): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(found)
     }
     if wanted is None:
         return dict(taps)
-    everything = layers | taps
+    everything = inner | taps
     for name in wanted:
         if name not in everything:
-            raise UserError(did_you_mean("feature", name, [*taps, *_layers(variables["params"])]))
+            layers = [layer for layer in _layers(variables["params"]) if not layer.startswith("aux")]
+            raise UserError(did_you_mean("feature", str(name), [*taps, *layers]))
     return {name: everything[name] for name in wanted}
 
 

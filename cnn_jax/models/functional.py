@@ -29,7 +29,8 @@ def functional(name: str, **options) -> Functional:
     have moved, and dropout draws from `key`; in evaluation they return as they came. Auxiliary
     heads are not returned: use the module with `mutable=["aux_logits"]` for those.
 
-    jit, grad and vmap them freely: `vmap(apply, in_axes=(0, 0, None))` runs several seeds.
+    jit, grad and vmap them freely: `jit(apply, static_argnames="train")`, and
+    `vmap(partial(apply, train=True), in_axes=(0, 0, None))` for the parameters of several seeds.
 
     Raises:
       UserError: no such network or option; in `apply`, training with dropout and no key.

@@ -11,9 +11,8 @@ import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -22,8 +21,9 @@ import safetensors
 from cnn_jax.errors import UserError, first_line
 
 SAFETENSORS_TYPES = {
-    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I64": np.int64,
-    "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_,
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
+    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
 }  # fmt: skip
 STORAGES = {
     "DoubleStorage": np.float64, "FloatStorage": np.float32, "HalfStorage": np.float16,
@@ -31,7 +31,7 @@ STORAGES = {
     "ShortStorage": np.int16, "CharStorage": np.int8, "ByteStorage": np.uint8, "BoolStorage": np.bool_,
 }  # fmt: skip
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch.serialization.MAGIC_NUMBER
-WRAPPERS = ("state_dict", "model", "net")  # where training scripts put the weights of a checkpoint
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the weights
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
@@ -52,7 +52,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
             file.seek(0)
             if start[8:9] == b"{":
                 return _safetensors(file.read())
-            if start[:2] == b"\x80\x02":
+            if start[:1] == b"\x80":
                 return _legacy_pth(file)
             if zipfile.is_zipfile(file):
                 with zipfile.ZipFile(file) as archive:
@@ -60,7 +60,8 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
                     if pickled:
                         return _zip_pth(archive, pickled[0])
                 with np.load(path, allow_pickle=False) as arrays:
-                    return dict(arrays)
+                    # NumPy writes bfloat16 as two nameless bytes.
+                    return {k: v.view(ml_dtypes.bfloat16) if v.dtype == "V2" else v for k, v in arrays.items()}
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except Exception as error:  # a damaged file fails anywhere in three parsers
@@ -69,21 +70,21 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _safetensors(data: bytes) -> dict[str, np.ndarray]:
-    return {
-        name: np.frombuffer(entry["data"], SAFETENSORS_TYPES[entry["dtype"]]).reshape(entry["shape"])
-        for name, entry in safetensors.deserialize(data)
-    }
+    arrays = {}
+    for name, entry in safetensors.deserialize(data):
+        if entry["dtype"] not in SAFETENSORS_TYPES:
+            raise UserError(f"{name} is of type {entry['dtype']}, which is not read here")
+        arrays[name] = np.frombuffer(entry["data"], SAFETENSORS_TYPES[entry["dtype"]]).reshape(entry["shape"])
+    return arrays
 
 
-@dataclass(frozen=True)
-class _Storage:
+class _Storage(NamedTuple):
     key: str
-    dtype: type
+    dtype: str
     size: int
 
 
-@dataclass(frozen=True)
-class _Tensor:
+class _Tensor(NamedTuple):
     """A view of a storage whose bytes may come later in the file."""
 
     storage: _Storage
@@ -91,17 +92,24 @@ class _Tensor:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
-    def array(self, data: bytes) -> np.ndarray:
-        values = np.frombuffer(data, self.storage.dtype)
-        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
-        if min(self.offset, *self.shape, *self.strides, 0) < 0 or (math.prod(self.shape) and last >= len(values)):
-            raise UserError("damaged: a tensor reaches beyond its storage")
-        strides = [s * values.itemsize for s in self.strides]
-        return np.lib.stride_tricks.as_strided(values[self.offset :], self.shape, strides).copy()
+
+def _array(tensor: _Tensor, data: bytes) -> np.ndarray:
+    """The numbers of a tensor. Nothing in it is believed: as_strided would read any memory."""
+    offset, shape, strides = tensor.offset, tuple(tensor.shape), tuple(tensor.strides)
+    values = np.frombuffer(data, STORAGES[tensor.storage.dtype])
+    whole = all(type(n) is int and n >= 0 for n in (offset, *shape, *strides)) and len(shape) == len(strides)
+    if whole and math.prod(shape) == 0:
+        return np.zeros(shape, values.dtype)
+    # A view repeats no number in a state dict, so none is larger than its storage.
+    last = whole and offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=False))
+    if not whole or math.prod(shape) > len(values) or last >= len(values):
+        raise UserError("damaged: a tensor reaches beyond its storage")
+    steps = [stride * values.itemsize for stride in strides]
+    return np.lib.stride_tricks.as_strided(values[offset:], shape, steps).copy()
 
 
 def _rebuild_tensor(storage, offset, shape, strides, *_) -> _Tensor:
-    return _Tensor(storage, offset, tuple(shape), tuple(strides))
+    return _Tensor(storage, offset, shape, strides)
 
 
 def _rebuild_parameter(tensor, *_) -> _Tensor:
@@ -109,34 +117,50 @@ def _rebuild_parameter(tensor, *_) -> _Tensor:
 
 
 ADMITTED = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-} | {("torch", name): dtype for name, dtype in STORAGES.items()}
+    "collections.OrderedDict": OrderedDict,
+    "torch._utils._rebuild_tensor": _rebuild_tensor,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": _rebuild_parameter,
+} | {f"torch.{name}": name for name in STORAGES}  # a text: nothing that a pickle could call
 
 
-class _Unpickler(pickle.Unpickler):
-    """Rebuilds dicts, lists, numbers, texts and tensors; anything else is refused."""
+def _skip_attributes(unpickler: Any) -> None:
+    """In place of BUILD, which sets attributes: state dicts have `_metadata`, and nothing here reads it."""
+    unpickler.stack.pop()
 
-    def __init__(self, file):
+
+class _Unpickler(pickle._Unpickler):
+    """Rebuilds dicts, lists, numbers, texts and tensors; anything else is refused.
+
+    Python's own unpickler, not the one in C: its memo is a dict, so no index makes it large, and
+    what an opcode may do can be said here.
+    """
+
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: _skip_attributes}
+
+    def __init__(self, file: BinaryIO):
         super().__init__(file)
         self.storages: dict[str, _Storage] = {}
 
-    def find_class(self, module_name: str, global_name: str) -> Callable:
-        if (module_name, global_name) not in ADMITTED:
-            raise UserError(f"refused: it holds {module_name}.{global_name}, not tensors alone; save a state_dict()")
-        return ADMITTED[module_name, global_name]
+    def find_class(self, module: str, name: str) -> Any:
+        wanted = f"{module}.{name}"
+        if wanted not in ADMITTED:
+            raise UserError(f"refused: it holds {wanted}, not tensors of usual types alone; save a plain state_dict()")
+        return ADMITTED[wanted]
 
     def persistent_load(self, pid: tuple) -> _Storage:
-        kind, dtype, key, _, size, *_ = pid
-        if kind != "storage" or dtype not in STORAGES.values():
+        kind, dtype, key, _, size, *view = pid
+        if kind != "storage" or dtype not in STORAGES or any(view):
             raise UserError(f"refused: it holds a {kind!r} that is not a storage of numbers")
         return self.storages.setdefault(str(key), _Storage(str(key), dtype, size))
 
 
 def _zip_pth(archive: zipfile.ZipFile, pickled: str) -> dict[str, np.ndarray]:
     folder = pickled.removesuffix("data.pkl")
+    if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+        raise UserError("compressed, which torch.save never does")
+    if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
+        raise UserError("written on a big-endian machine, which is not read here")
     value = _Unpickler(io.BytesIO(archive.read(pickled))).load()
     return _arrays(value, lambda storage: archive.read(f"{folder}data/{storage.key}"))
 
@@ -151,16 +175,22 @@ def _legacy_pth(file: BinaryIO) -> dict[str, np.ndarray]:
     data = {}
     for key in _Unpickler(file).load():
         (count,) = struct.unpack("<q", file.read(8))
-        data[key] = file.read(count * np.dtype(unpickler.storages[key].dtype).itemsize)
+        data[key] = file.read(count * np.dtype(STORAGES[unpickler.storages[key].dtype]).itemsize)
     return _arrays(value, lambda storage: data[storage.key])
 
 
 def _arrays(value: object, read: Callable[[_Storage], bytes]) -> dict[str, np.ndarray]:
     """The state dict in a checkpoint, with its tensors read."""
-    for wrapper in WRAPPERS:
-        if isinstance(value, dict) and isinstance(inner := value.get(wrapper), dict):
-            value = inner
-            break
-    if not isinstance(value, dict) or not all(isinstance(tensor, _Tensor) for tensor in value.values()):
-        raise UserError("holds no state dict: a mapping of names to tensors")
-    return {str(name): tensor.array(read(tensor.storage)) for name, tensor in value.items()}
+    while isinstance(value, dict) and (wrapper := next((w for w in WRAPPERS if isinstance(value.get(w), dict)), None)):
+        value = value[wrapper]
+    others = (
+        [key for key, tensor in value.items() if not isinstance(tensor, _Tensor)] if isinstance(value, dict) else []
+    )
+    if not isinstance(value, dict) or others:
+        held = f"{', '.join(map(repr, others[:5]))} are no tensors" if others else f"it is a {type(value).__name__}"
+        raise UserError(f"holds no state dict, a mapping of names to tensors: {held}")
+    data: dict[_Storage, bytes] = {}
+    for tensor in value.values():
+        if tensor.storage not in data:
+            data[tensor.storage] = read(tensor.storage)
+    return {str(name): _array(tensor, data[tensor.storage]) for name, tensor in value.items()}

@@ -6,13 +6,15 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from cnn_jax.errors import UserError, did_you_mean
+from cnn_jax.errors import UserError, did_you_mean, first_line
 from cnn_jax.models import create_model, model_info
 from cnn_jax.models.structure import structure
 from cnn_jax.weights.names import aliases_for, table_for
@@ -30,9 +32,12 @@ class Entry:
     ours: tuple[int, ...]
 
     def admits(self, shape: tuple[int, ...]) -> bool:
-        """Whether an array of that shape holds this variable, 1x1 axes and flattening aside."""
-        flat = (self.theirs[0], math.prod(self.theirs[1:]))
-        return shape == self.theirs or (len(self.ours) > 1 and (*shape[:1], math.prod(shape[1:])) == flat)
+        """Whether an array of that shape holds this variable: as it is there, flattened, or as a convolution."""
+        if len(self.ours) == 1:
+            return shape == self.ours
+        *window, inputs, outputs = self.ours
+        height, width = window or (1, 1)
+        return shape in (self.theirs, (outputs, inputs * height * width), (outputs, inputs, height, width))
 
     def load(self, array: np.ndarray) -> jax.Array:
         """(O, I, kh, kw), or (O, I * kh * kw) flattened channels first, to (kh, kw, I, O); (O, I) to (I, O)."""
@@ -61,55 +66,58 @@ def import_state_dict(
 
     `state_dict` maps the keys of torchvision or timm (whichever of the card's `references` fits
     best, or the one given) to arrays in PyTorch's layout; read_state_dict reads one from a file.
-    Keys may begin with "module."; num_batches_tracked is ignored.
+    Keys may begin with "module.", "_orig_mod." or "model."; num_batches_tracked is ignored; image
+    channels are the file's.
 
     Without `num_classes` the network has as many as the file. With another number everything but
     the head is taken, the head is drawn from `key` (jax.random.key(0) if none) and a warning
-    says so. Auxiliary heads that the file lacks are left out of the variables: enough for
-    evaluation, and `aux=False` trains without them.
+    says so; a file without a head needs `num_classes` said. Auxiliary heads that the file lacks
+    are left out of the variables: enough for evaluation, and `aux=False` trains without them.
 
     Returns `{"params": ..., "batch_stats": ...}`, float32.
 
     Raises:
-      UserError: the network has no reference, or keys are missing, surplus or misshapen.
+      UserError: the network has no reference, or keys are missing, surplus or misshapen, or
+        values are no arrays of real numbers.
     """
     info = model_info(name)
-    if not info.references:
-        raise UserError(f"{name} has no published weights in another library's layout")
-    if reference is not None and reference not in info.references:
-        raise UserError(did_you_mean(f"reference of {name}", reference, info.references))
-    arrays = {
-        k.removeprefix("module."): np.asarray(v) for k, v in state_dict.items() if not k.endswith("num_batches_tracked")
-    }
+    candidates = _references(name, reference)
+    given = _arrays(state_dict)
     shaping = {k: v for k, v in options.items() if k not in ("aux", "num_classes")}
     fits = []
-    for candidate in [reference] if reference else info.references:
-        renamed = _current_names(arrays, candidate)
+    for candidate in candidates:
+        renamed = _current_names(given, candidate)
         entries = _entries(name, candidate, shaping)
         fits.append((sum(entry.key in renamed for entry in entries.values()), candidate, renamed, entries))
     _, reference, arrays, entries = max(fits, key=itemgetter(0))
 
+    # The file's own number of classes and channels.
     head = next((arrays[e.key] for path, e in entries.items() if "head" in path and e.key in arrays), None)
-    classes = info.num_classes if head is None else head.shape[0]
-    if classes != info.num_classes:
-        entries = _entries(name, reference, shaping | {"num_classes": classes})
+    classes = head.shape[0] if head is not None and head.ndim else info.num_classes
+    stem = arrays.get(entries[_first_kernel(name)].key)
+    channels = stem.shape[1] if stem is not None and stem.ndim == 4 else info.input_size[2]
+    if (classes, channels) != (info.num_classes, info.input_size[2]):
+        entries = _entries(name, reference, shaping | {"num_classes": classes}, channels)
+    if head is None and "num_classes" in options:
+        classes = 0
+        entries = {path: e for path, e in entries.items() if "head" not in path}
+    wanted = options.get("num_classes", classes)
     if not any(e.key in arrays for path, e in entries.items() if _is_aux(path)):
         entries = {path: e for path, e in entries.items() if not _is_aux(path)}
     _check(arrays, entries, f"{reference} ({name})")
 
     values = {path: entry.load(arrays[entry.key]) for path, entry in entries.items()}
-    if options.get("aux") is False:
+    if options.get("aux") is False or wanted == 0:
         values = {path: value for path, value in values.items() if not _is_aux(path)}
-    wanted = options.get("num_classes", classes)
     if wanted != classes:
         new = f"the head for {wanted} is newly drawn" if wanted else "the head is left out"
         warnings.warn(f"{name}: the weights are for {classes} classes; {new}", stacklevel=2)
+        values = {path: value for path, value in values.items() if "head" not in path}
+    if wanted not in (0, classes):
         model = create_model(name, **options)
-        drawn = jax.jit(lambda k: model.init(k, jnp.zeros((1, *info.input_size)), train=False))
-        drawn = flatten_dict(drawn(jax.random.key(0) if key is None else key)) if wanted else {}
-        heads = [path for path in values if "head" in path]
-        values = {path: value for path, value in values.items() if path not in heads}
-        values |= {path: drawn[path] for path in heads if path in drawn}
+        image = jnp.zeros((1, *info.input_size[:2], channels))
+        drawn = jax.jit(lambda k: model.init(k, image, train=False))(jax.random.key(0) if key is None else key)
+        values |= {path: value for path, value in flatten_dict(drawn).items() if "head" in path}
     return unflatten_dict(values)
 
 
@@ -124,22 +132,19 @@ def export_state_dict(
     Raises:
       UserError: the network has no such reference, or the variables are not its own.
     """
-    info = model_info(name)
-    if not info.references:
-        raise UserError(f"{name} has no published weights in another library's layout")
-    reference = reference or info.references[0]
-    if reference not in info.references:
-        raise UserError(did_you_mean(f"reference of {name}", reference, info.references))
+    reference = _references(name, reference)[0]
     values = flatten_dict(dict(variables))
     head = next((value for path, value in values.items() if path[0] == "params" and "head" in path), None)
     if head is not None:
         options = {"num_classes": head.shape[-1]} | options
-    entries = _entries(name, reference, options)
+    stem = values.get(_first_kernel(name))
+    entries = _entries(name, reference, options, None if stem is None else stem.shape[-2])
     strange = ["/".join(path) for path in values if path not in entries]
     wrong = ["/".join(p) for p, v in values.items() if p in entries and v.shape != entries[p].ours]
-    absent = ["/".join(p) for p in entries if p not in values and not (_is_aux(p) or "head" in p)]
-    if problems := _problems(("lack", absent), ("have besides", strange), ("differ in shape at", wrong)):
-        raise UserError(f"these are not variables of {name}: they {problems}")
+    whole = {path[1] for path in values}  # a head may be absent, half a head may not
+    absent = ["/".join(p) for p in entries if p not in values and (p[1] in whole or not (_is_aux(p) or "head" in p))]
+    if problems := _problems("they", ("lack", absent), ("have besides", strange), ("differ in shape at", wrong)):
+        raise UserError(f"these are not variables of {name}: {problems}")
     state_dict = {}
     for path, entry in entries.items():
         if path in values:
@@ -149,16 +154,64 @@ def export_state_dict(
     return state_dict
 
 
+def _references(name: str, reference: str | None) -> tuple[str, ...]:
+    """The one asked for, or all of the card's."""
+    references = model_info(name).references
+    if not references:
+        raise UserError(f"{name} has no published weights in another library's layout")
+    if reference is not None and reference not in references:
+        raise UserError(did_you_mean(f"reference of {name}", reference, references))
+    return references if reference is None else (reference,)
+
+
+def _arrays(state_dict: Mapping) -> dict[str, np.ndarray]:
+    """The entries as arrays, by their names without what training wrappers put before them."""
+    if not isinstance(state_dict, Mapping):
+        kind = type(state_dict).__name__
+        raise UserError(f"a state dict maps names to arrays, this is a {kind}; read_state_dict(path) reads a file")
+    arrays: dict[str, np.ndarray] = {}
+    for name, value in state_dict.items():
+        key = re.sub(r"^(module\.|_orig_mod\.|model\.)+", "", str(name))
+        if key.endswith("num_batches_tracked"):
+            continue
+        if key in arrays:
+            raise UserError(f"the state dict has {key} twice, once as {name}")
+        arrays[key] = _array(str(name), value)
+    return arrays
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    """A NumPy array of numbers; PyTorch's tensors are welcome too."""
+    try:
+        if hasattr(value, "detach"):
+            value = value.detach().cpu().double().numpy()
+        array = np.asarray(value)
+    except Exception as error:  # ragged lists, foreign objects
+        raise UserError(f"{name} in the state dict is no array: {first_line(error)}") from error
+    if array.dtype.kind not in "fiub" and array.dtype != ml_dtypes.bfloat16:
+        raise UserError(f"{name} in the state dict is no array of real numbers, but of {array.dtype}")
+    return array
+
+
+def _first_kernel(name: str) -> Path:
+    """Where the first convolution's kernel stands, (kh, kw, channels of the image, features)."""
+    return ("params", *model_info(name).structure.layers[0].path.split("/"), "kernel")
+
+
 def _is_aux(path: Path) -> bool:
     return path[1].startswith("aux")
 
 
-def _entries(name: str, reference: str, options: Mapping) -> dict[Path, Entry]:
+def _entries(name: str, reference: str, options: Mapping, channels: int | None = None) -> dict[Path, Entry]:
     """Every variable of the network with its place in the reference's state dict."""
     info, table = model_info(name), table_for(reference)
+    height, width, usual = info.input_size
     if options.get("num_classes") == info.num_classes:
         options = {option: value for option, value in options.items() if option != "num_classes"}
-    found = structure(create_model(name, **options), info.input_size) if options else info.structure
+    if options or channels not in (None, usual):
+        found = structure(create_model(name, **options), (height, width, channels or usual))
+    else:
+        found = info.structure
     entries = {}
     for path, leaf in flatten_dict(found.variables).items():
         layer = "/".join(path[1:-1])
@@ -197,19 +250,20 @@ def _check(arrays: Mapping[str, np.ndarray], entries: Mapping[Path, Entry], whos
         if e.key in arrays and not e.admits(arrays[e.key].shape)
     ]
     problems = _problems(
+        "it",
         ("misses", [key for key in keys if key not in arrays]),
         ("has besides", [key for key in arrays if key not in keys]),
         ("has", misshapen),
     )
     if problems:
-        raise UserError(f"this state dict is not one of {whose}: it {problems}")
+        raise UserError(f"this state dict is not one of {whose}: {problems}")
 
 
-def _problems(*kinds: tuple[str, list[str]]) -> str:
-    """`misses a, b, c and 4 more; has besides d`, or nothing."""
+def _problems(who: str, *kinds: tuple[str, list[str]]) -> str:
+    """`it misses a, b, c and 4 more; it has besides d`, or nothing."""
     told = []
     for verb, names in kinds:
         if names:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            told.append(f"{verb} {', '.join(sorted(names)[:5])}{more}")
-    return "; it ".join(told)
+            told.append(f"{who} {verb} {', '.join(sorted(names)[:5])}{more}")
+    return "; ".join(told)
