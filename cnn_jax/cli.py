@@ -83,7 +83,8 @@ def info_command(name: str) -> str:
         ("feature", f"{f.name}: {f.channels:,} channels" + (f", stride {f.stride}" if f.stride else ", a vector"))
         for f in info.features
     ]
-    return aligned(rows)
+    width = max(len(label) for label, _ in rows)
+    return "\n".join(f"{label:{width}}  {value}" for label, value in rows)
 
 
 def summary_command(name: str, image_size: int | None, batch: int, stem: str | None) -> str:

@@ -25,6 +25,7 @@ def test_info_shows_the_card(capsys):
     assert code == 0
     for text in ("25,557,032", "4,089,184,256", "torchvision.resnet50, timm.resnet50", "1512.03385", "stride 32"):
         assert text in out
+    assert max(line.find("25,557,032") for line in out.splitlines()) < 30  # beside its label
 
 
 def test_summary_adds_up_to_the_card(capsys):

@@ -85,7 +85,7 @@ class ModelInfo:
     @property
     def weights(self) -> tuple[str, ...]:
         """Tags of published weights that load into this network, such as "resnet50.tv_in1k"."""
-        return tuple(row.of for row in self.accuracies if row.of.startswith(f"{self.name}."))
+        return tuple(dict.fromkeys(row.of for row in self.accuracies if row.of.startswith(f"{self.name}.")))
 
     @property
     def structure(self) -> "Structure":

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.recipes.recipe import Recipe, check
@@ -58,7 +58,7 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
     if get_origin(hint) is tuple:
         check(isinstance(value, list), name, json.dumps(value), "a list of numbers")
         return tuple(_converted(item, float, name) for item in value)
-    if get_origin(hint) is UnionType:  # str | None
+    if get_origin(hint) in (UnionType, Union):  # str | None, Literal[...] | None
         return None if value is None else _converted(value, get_args(hint)[0], name)
     kinds, right = {
         float: (int | float, "a number"),
