@@ -230,6 +230,12 @@ def test_an_unknown_option_is_told_with_near_names():
         create_model("resnet18", batch_norm=3)
 
 
+@pytest.mark.parametrize(("option", "value"), [("dropout", 1.0), ("dropout", -0.1), ("se_reduction", 0)])
+def test_rates_and_reductions_have_ranges(option, value):
+    with pytest.raises(UserError, match=f"{option} must be a .*, not {value}"):
+        create_model("resnet18", **{option: value})
+
+
 @pytest.mark.parametrize("classes", [-1, "10", 2.5])
 def test_a_number_of_classes_is_a_whole_number(classes):
     with pytest.raises(UserError, match="num_classes must be a whole number, 0 for features"):

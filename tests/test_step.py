@@ -25,6 +25,19 @@ class Net(nn.Module):
         return nn.Dense(10, name="head")(x)
 
 
+class NetWithAux(nn.Module):
+    """A main and an auxiliary head on the mean pixel."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = global_avg_pool(x)
+        if train or self.is_initializing():
+            aux = nn.Dense(10, name="aux")(x)
+            if not self.is_initializing():
+                self.sow("aux_logits", "logits", aux)
+        return nn.Dense(10, name="head")(x)
+
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 1), np.uint8)
 BATCH = {"image": jnp.asarray(IMAGES), "label": jnp.arange(8) % 10}
 
@@ -146,3 +159,22 @@ def test_evaluation_is_without_dropout_and_augmentation():
     logits = Net(rate=0.0).apply(state.variables, IMAGES / 255, train=False)
     expected = -np.asarray(jax.nn.log_softmax(logits))[np.arange(8), BATCH["label"]]
     np.testing.assert_allclose(evaluate(state.variables, BATCH)["loss"], expected, rtol=1e-5)
+
+
+def test_auxiliary_losses_count_for_three_tenths():
+    """Szegedy 2014, sec. 5."""
+    state, step, _ = setup(
+        NetWithAux(), optax.with_extra_args_support(optax.sgd(1.0)), lambda images, key: images / 255
+    )
+    after, metrics = jax.jit(step)(state, BATCH)
+    pixel = (IMAGES / 255).mean((1, 2))
+    losses = {}
+    for name in ("head", "aux"):
+        layer = jax.tree.map(np.asarray, state.params[name])
+        logits = pixel @ layer["kernel"] + layer["bias"]
+        wrong = np.asarray(jax.nn.softmax(logits)) - np.eye(10)[BATCH["label"]]
+        losses[name] = -np.log(np.asarray(jax.nn.softmax(logits)))[np.arange(8), BATCH["label"]].mean()
+        share = 1.0 if name == "head" else 0.3
+        moved = layer["bias"] - after.params[name]["bias"]
+        np.testing.assert_allclose(moved, share * wrong.mean(0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(metrics["loss"], losses["head"] + 0.3 * losses["aux"], rtol=1e-5)

@@ -40,7 +40,7 @@ def branches(x: jax.Array, chains: tuple[Chain, ...], conv: Callable[..., nn.Mod
             if isinstance(step, Unit):
                 j, units = j + 1, (("", step),)
             elif isinstance(step, tuple):
-                j, units = j + 1, tuple(zip("abc", step, strict=False))
+                j, units = j + 1, tuple(zip("abcdefgh"[: len(step)], step, strict=True))
             else:
                 y = step(y)
                 continue

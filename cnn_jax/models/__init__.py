@@ -95,6 +95,11 @@ def create_model(name: str, **options) -> nn.Module:
     classes = options.get("num_classes", 0)
     if not isinstance(classes, int) or classes < 0:
         raise UserError(f"num_classes must be a whole number, 0 for features, not {classes!r}")
+    rate, reduction = options.get("dropout", 0.0), options.get("se_reduction")
+    if not isinstance(rate, int | float) or not 0 <= rate < 1:
+        raise UserError(f"dropout must be a rate of at least 0 and below 1, not {rate!r}")
+    if reduction is not None and (not isinstance(reduction, int) or reduction < 1):
+        raise UserError(f"se_reduction must be a whole number such as 16, or None, not {reduction!r}")
     if "batch_norm" in options:
         _check_batch_norm(options["batch_norm"])
         norm = options.get("norm", fields["norm"].default)

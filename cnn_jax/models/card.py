@@ -21,7 +21,8 @@ CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of
 class Accuracy:
     """A published figure: `top1` and `top5` accuracy in percent (None where not given), and whence.
 
-    `of` names a weight tag such as "resnet50.tv_in1k", or says what the source measured.
+    `of` names weights, "resnet50.a1_in1k" (our name of the network, timm's tag; tv_in1k and
+    tv2_in1k are torchvision's first and second), or says what the source measured.
     """
 
     of: str

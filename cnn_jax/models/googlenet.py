@@ -2,7 +2,9 @@
 
 `googlenet` is table 1 with fig. 3's two auxiliary heads and local response normalisation, for
 which the paper gives no figures: they are those of Caffe's bvlc_googlenet, as are the biases and
-the ceil mode of the pools. The paper leaves preprocessing and initialisation open too.
+the ceil mode of the pools. They are meant for pixels of 0 to 255 less their mean; on the card's
+images of unit variance the normalisation is nearly the identity. The paper leaves preprocessing
+and initialisation open too.
 
 `googlenet_bn` is torchvision's googlenet: batch normalisation in place of biases and response
 normalisation, a 3x3 where the paper has its 5x5, and 2x2 windows in the last max pool. Its

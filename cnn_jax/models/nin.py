@@ -5,7 +5,7 @@ released nets': the one for CIFAR-10, whose second pool takes means where the pa
 of maxima, and the one for ImageNet, four mlpconv layers deep, whose pools here keep whole windows
 only (54, 26, 12, 5 pixels); `partial_windows=True` gives Caffe's (54, 27, 13, 6). As released,
 logits are means over positions of *rectified* maps. The weights' initialisation is not in the paper; here it is He's.
-Images of the CIFAR net are standardised per channel, not whitened as in sec. 4.2.
+Images are standardised per channel, for CIFAR not whitened as in sec. 4.2.
 """
 
 from functools import partial
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import Conv, avg_pool, call_block, global_avg_pool, max_pool, tap
-from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
 
 POOLS = {"max": max_pool, "avg": partial(avg_pool, count_include_pad=False)}
 # Kernel, stride and padding of the first convolution.
@@ -112,7 +112,7 @@ lin = partial(ModelInfo, paper="Lin, Chen & Yan, Network In Network (1312.4400)"
 VARIANTS = (
     lin("nin_cifar10", CIFAR, "three mlpconv layers for CIFAR-10",
         "sec. 4.2", 966_986, 222_486_528, input_size=(32, 32, 3), num_classes=10, crop=1.0,
-        mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+        mean=CIFAR_MEAN, std=CIFAR_STD),
     lin("nin_imagenet", IMAGENET, "four mlpconv layers for ImageNet",
-        "sec. 3.3", 7_595_176, 969_460_864),
+        "the released net", 7_595_176, 969_460_864),
 )

@@ -99,7 +99,8 @@ class PreResNet(nn.Module):
     `stages` counts the units of each stage, `width` is that of the first. `stem`: "imagenet" (7x7
     of stride 2, max pool) or "cifar" (one 3x3 of stride 1, no pool: for 28 to 64 pixels).
     `early_activation` takes the first activation before the pool and the first unit.
-    `se_reduction` adds squeeze-and-excitation to the end of every residual branch. Taps: stem,
+    `se_reduction` adds squeeze-and-excitation to the end of every residual branch; `dropout` acts
+    before the classifier. Taps: stem,
     stage1 and so on (sums, not yet activated), final.
 
     Raises:

@@ -74,20 +74,22 @@ he = partial(
     num_classes=10,
 )
 
+plain = partial(he, section="sec. 4.2, fig. 6")
+
 # fmt: off
 VARIANTS = (
-    he("plain20_cifar", partial(PlainCifar, 3), "20 layers for CIFAR-10 without shortcuts",
+    plain("plain20_cifar", partial(PlainCifar, 3), "20 layers for CIFAR-10 without shortcuts",
        params=269_722, macs=40_551_040),
-    he("plain32_cifar", partial(PlainCifar, 5), "32 layers for CIFAR-10 without shortcuts",
+    plain("plain32_cifar", partial(PlainCifar, 5), "32 layers for CIFAR-10 without shortcuts",
        params=464_154, macs=68_862_592),
-    he("plain44_cifar", partial(PlainCifar, 7), "44 layers for CIFAR-10 without shortcuts",
+    plain("plain44_cifar", partial(PlainCifar, 7), "44 layers for CIFAR-10 without shortcuts",
        params=658_586, macs=97_174_144),
-    he("plain56_cifar", partial(PlainCifar, 9), "56 layers for CIFAR-10 without shortcuts",
+    plain("plain56_cifar", partial(PlainCifar, 9), "56 layers for CIFAR-10 without shortcuts",
        params=853_018, macs=125_485_696),
-    he("plain110_cifar", partial(PlainCifar, 18), "110 layers for CIFAR-10 without shortcuts",
+    plain("plain110_cifar", partial(PlainCifar, 18), "110 layers for CIFAR-10 without shortcuts",
        params=1_727_962, macs=252_887_680),
     he("plain1202_cifar", partial(PlainCifar, 200), "1202 layers for CIFAR-10 without shortcuts",
-       params=19_421_274, macs=2_829_238_912),
+       section="not in the paper", params=19_421_274, macs=2_829_238_912),
     he("resnet20_cifar", partial(ResNetCifar, 3), "20 layers for CIFAR-10, shortcuts without parameters",
        params=269_722, macs=40_551_040, references=("akamaster.resnet20",)),
     he("resnet32_cifar", partial(ResNetCifar, 5), "32 layers for CIFAR-10, shortcuts without parameters",

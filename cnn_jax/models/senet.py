@@ -49,7 +49,7 @@ VARIANTS = (
          "table 1", 27_559_896, 4_232_994_816, references=("timm.seresnext50_32x4d",)),
     timm("seresnext101_32x4d", partial(SEResNet, DEPTH[101], resnext(32, 4)), "ResNeXt-101 with SE",
          "table 2", 48_955_416, 7_974_739_968, references=("timm.seresnext101_32x4d",)),
-    timm("senet154", partial(SEResNet, **SENET154), "SENet-154, winner of ILSVRC 2017",
+    timm("senet154", partial(SEResNet, **SENET154), "SENet-154, of the winning entry of ILSVRC 2017",
          "appendix", 115_088_984, 20_688_363_520, references=("timm.senet154",)),
     timm("legacy_seresnet18", partial(CaffeSEResNet, DEPTH[18], LEGACY_BASIC), "ResNet-18 with SE, Caffe's pool",
          "sec. 4", 11_778_592, 1_814_160_384, references=("timm.legacy_seresnet18",)),

@@ -29,11 +29,14 @@ def train_step(
     preprocess: Callable[[jax.Array, jax.Array | None], jax.Array],
     num_classes: int,
     label_smoothing: float = 0.0,
+    aux_weight: float = 0.3,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step on `batch`: `image` (B, H, W, C) uint8, `label` (B,) int32 in [0, num_classes).
 
     `apply` is the model's, `preprocess(images, key)` augments and normalises, `loss` maps logits
     and label probabilities to a value per image. Step t's keys come from fold_in(state.key, t).
+
+    Auxiliary heads' losses are added times `aux_weight` (0.3: Szegedy 2014, 1409.4842, sec. 5).
 
     Returns the next state and device scalars: `loss`, the batch mean, and `top1`, its accuracy
     in [0, 1], both of the augmented images before the step.
@@ -47,10 +50,13 @@ def train_step(
             {"params": params, "batch_stats": state.batch_stats},
             images,
             train=True,
-            mutable=["batch_stats"],
+            mutable=["batch_stats", "aux_logits"],
             rngs={"dropout": key_dropout},
         )
-        return loss(logits, labels).mean(), (logits, changed.get("batch_stats", state.batch_stats))
+        value = loss(logits, labels).mean()
+        for aux_logits in jax.tree.leaves(changed.get("aux_logits", {})):
+            value += aux_weight * loss(aux_logits, labels).mean()
+        return value, (logits, changed.get("batch_stats", state.batch_stats))
 
     (value, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=value)
