@@ -12,7 +12,11 @@ from cnn_jax import create_model, export_state_dict, import_state_dict, list_mod
 BY_REFERENCE = {reference: name for name in list_models() for reference in model_info(name).references}
 
 
-@pytest.fixture(scope="module", params=golden_files.references())
+LARGE = ("timm.legacy_senet154", "timm.inception_resnet_v2")  # a minute each
+CASES = [pytest.param(r, marks=pytest.mark.slow) if r in LARGE else r for r in golden_files.references()]
+
+
+@pytest.fixture(scope="module", params=CASES)
 def case(request):
     """Reference, model, its variables, the file and its state dict; one at a time, for they are large."""
     reference = request.param

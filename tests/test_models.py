@@ -151,10 +151,10 @@ def test_every_family_has_a_small_network():
     assert modules == {type(create_model(name)) for name in MODELS}
 
 
-# Deep: minutes of compiling together.
+# Minutes of compiling together; most have a golden training step as well.
 DEEP = (
-    "bn_inception", "inception_v3", "inception_v4", "inception_resnet_v1", "inception_resnet_v2", "xception",
-    "densenet121",
+    "bn_inception", "densenet121", "googlenet_bn", "inception_resnet_v1", "inception_resnet_v2", "inception_v3",
+    "inception_v4", "mobilenet_v2_035", "resnet50d", "resnext50_32x4d", "seresnet18", "xception",
 )  # fmt: skip
 COMPUTED = [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in SMALL]
 
