@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,9 +97,12 @@ def test_cifar_nets_have_the_layers_of_their_name(name, layers):
     assert round(found.params / 1e6, 1) == 1.7  # as resnet110_cifar: table 6 of 1512.03385
 
 
-def test_bottlenecks_for_cifar_halve_the_image_in_the_first_1x1():
+def test_bottlenecks_halve_the_image_in_the_3x3_or_if_asked_in_the_first_1x1():
     shapes = {layer.path: layer.shape for layer in structure(create_model("preresnet164_cifar"), SMALL).layers}
-    assert shapes["stage2_block1/conv1"] == (16, 16, 32)
+    assert shapes["stage2_block1/conv1"] == (32, 32, 32) and shapes["stage2_block1/conv2"] == (16, 16, 32)
+    unit = partial(BottleneckUnit, stride_first=True)
+    authors = structure(create_model("preresnet164_cifar", unit=unit), SMALL)
+    assert {layer.path: layer.shape for layer in authors.layers}["stage2_block1/conv1"] == (16, 16, 32)
     assert shapes["stage3_block18/conv3"] == (8, 8, 256)
     shapes = {layer.path: layer.shape for layer in structure(create_model("preresnet50"), IMAGE).layers}
     assert shapes["stage2_block1/conv1"] == (56, 56, 128)

@@ -193,10 +193,10 @@ VARIANTS = (
          "appendix", 60_185_128, 11_513_626_624, references=("timm.resnetv2_152",)),
     cifar("preresnet110_cifar", partial(CifarNet, (18, 18, 18)), "110 layers for CIFAR-10, basic units",
           "table 3", 1_730_522, 253_149_824),
-    cifar("preresnet164_cifar", partial(CifarNet, (18, 18, 18), BottleneckUnit),
+    cifar("preresnet164_cifar", partial(CifarNet, (18, 18, 18), unit=BottleneckUnit),
           "164 layers for CIFAR-10, bottleneck units",
           "table 3", 1_703_258, 247_646_720),
-    cifar("preresnet1001_cifar", partial(CifarNet, (111, 111, 111), BottleneckUnit),
+    cifar("preresnet1001_cifar", partial(CifarNet, (111, 111, 111), unit=BottleneckUnit),
           "1001 layers for CIFAR-10, bottleneck units",
           "table 4", 10_327_706, 1_490_995_712),
 )
