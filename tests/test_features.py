@@ -48,7 +48,6 @@ def test_what_is_not_asked_for_costs_nothing():
 
     whole = flops(lambda v, x: MODEL.apply(v, x, train=False))
     assert flops(lambda v, x: extract_features(MODEL, v, x, ["stem"])) < whole / 50
-    assert "stage4" not in str(jax.make_jaxpr(lambda v, x: MODEL.apply(v, x, train=False))(VARIABLES, X).jaxpr)
 
 
 def test_an_unknown_name_is_told_with_near_ones():

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from cnn_jax.models.structure import Structure
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)  # as mean and standard deviation: images in [-1, 1]
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training images of CIFAR-10
+
+
+def both(name: str) -> tuple[str, str]:
+    """References of a network that has one name in torchvision and timm."""
+    return f"torchvision.{name}", f"timm.{name}"
 
 
 @dataclass(frozen=True)

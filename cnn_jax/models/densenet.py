@@ -26,7 +26,7 @@ from cnn_jax.layers import (
     max_pool,
     tap,
 )
-from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
+from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo, both
 
 ModuleDef = Callable[..., nn.Module]
 
@@ -148,11 +148,6 @@ huang = partial(
 cifar = partial(
     huang, section="table 2", input_size=(32, 32, 3), mean=CIFAR_MEAN, std=CIFAR_STD, crop=1.0, num_classes=10
 )
-
-
-def both(name: str) -> tuple[str, str]:
-    """The same network in torchvision and timm."""
-    return f"torchvision.{name}", f"timm.{name}"
 
 
 # fmt: off

@@ -37,7 +37,7 @@ from cnn_jax.layers import (
     tap,
 )
 from cnn_jax.layers.conv import IntPair, Padding
-from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.card import HALF, ModelInfo
 
 ModuleDef = Callable[..., nn.Module]
 
@@ -199,7 +199,6 @@ class GoogLeNetBN(nn.Module):
 
 
 szegedy = partial(ModelInfo, paper="Szegedy et al., Going Deeper with Convolutions (1409.4842)", year=2014)
-HALF = (0.5, 0.5, 0.5)
 
 # fmt: off
 VARIANTS = (

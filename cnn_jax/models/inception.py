@@ -28,7 +28,7 @@ from cnn_jax.layers import (
     max_pool,
     tap,
 )
-from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.card import HALF, ModelInfo
 
 ModuleDef = Callable[..., nn.Module]
 
@@ -153,8 +153,6 @@ class InceptionV3(nn.Module):
                 AuxHead(self.num_classes, conv, self.dtype, name="aux1")(x, train=train)
         return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
 
-
-HALF = (0.5, 0.5, 0.5)
 
 VARIANTS = (
     ModelInfo(

@@ -33,7 +33,7 @@ from cnn_jax.layers import (
     max_pool,
     tap,
 )
-from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.card import HALF, ModelInfo
 
 ModuleDef = Callable[..., nn.Module]
 
@@ -194,7 +194,7 @@ szegedy = partial(
     ModelInfo,
     paper="Szegedy, Ioffe, Vanhoucke & Alemi, Inception-v4, Inception-ResNet (1602.07261)",
     year=2016,
-    mean=(0.5, 0.5, 0.5),
+    mean=HALF,
 )
 
 # fmt: off
@@ -207,6 +207,6 @@ VARIANTS = (
             references=("facenet_pytorch.InceptionResnetV1",)),
     szegedy("inception_resnet_v2", partial(InceptionResNet, stages_v2, width=1536),
             "residual Inception modules, as released; images in [-1, 1]",
-            "sec. 3.2, fig. 15", 55_843_464, 13_155_794_016, input_size=(299, 299, 3), std=(0.5, 0.5, 0.5),
+            "sec. 3.2, fig. 15", 55_843_464, 13_155_794_016, input_size=(299, 299, 3), std=HALF,
             interpolation="bicubic", crop=0.8975, references=("timm.inception_resnet_v2",)),
 )

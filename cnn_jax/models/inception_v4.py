@@ -27,7 +27,7 @@ from cnn_jax.layers import (
     max_pool,
     tap,
 )
-from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.card import HALF, ModelInfo
 
 ModuleDef = Callable[..., nn.Module]
 
@@ -130,8 +130,6 @@ class InceptionV4(nn.Module):
             x = tap(self, name, call_block(module, x, train=train, remat=self.remat))
         return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
 
-
-HALF = (0.5, 0.5, 0.5)
 
 VARIANTS = (
     ModelInfo(

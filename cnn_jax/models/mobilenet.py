@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, call_block, classify, global_avg_pool, tap
-from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.card import HALF, ModelInfo
 
 ModuleDef = Callable[..., nn.Module]
 
@@ -188,7 +188,7 @@ class MobileNetV2(nn.Module):
         return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
-half = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}  # images in [-1, 1]
+half = {"mean": HALF, "std": HALF}  # images in [-1, 1]
 v1 = partial(ModelInfo, paper="Howard et al., MobileNets (1704.04861)", year=2017, **half)
 v2 = partial(ModelInfo, paper="Sandler et al., MobileNetV2 (1801.04381)", year=2018, interpolation="bicubic")
 relu6 = partial(MobileNetV1, act=nn.relu6)

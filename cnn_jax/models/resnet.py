@@ -26,7 +26,7 @@ from cnn_jax.layers import (
     tap,
     zero_pad_shortcut,
 )
-from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.card import ModelInfo, both
 
 ModuleDef = Callable[..., nn.Module]
 
@@ -196,11 +196,6 @@ wide = partial(ModelInfo, paper="Zagoruyko & Komodakis, Wide Residual Networks (
 bag = partial(
     ModelInfo, paper="He, Zhang et al., Bag of Tricks for Image Classification with CNNs (1812.01187)", year=2018
 )
-
-
-def both(name: str) -> tuple[str, str]:
-    """The same network in torchvision and timm."""
-    return f"torchvision.{name}", f"timm.{name}"
 
 
 # fmt: off

@@ -24,7 +24,7 @@ from cnn_jax.layers import (
     max_pool,
     tap,
 )
-from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.card import HALF, ModelInfo
 
 ModuleDef = Callable[..., nn.Module]
 
@@ -134,8 +134,8 @@ VARIANTS = (
         paper="Chollet, Xception: Deep Learning with Depthwise Separable Convolutions (1610.02357)",
         year=2016,
         input_size=(299, 299, 3),
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
+        mean=HALF,
+        std=HALF,
         interpolation="bicubic",
         crop=0.8975,
         references=("timm.legacy_xception",),
