@@ -104,9 +104,11 @@ def classify(
 ) -> jax.Array:
     """Dropout -> linear layer `head`, features (B, F) -> logits (B, num_classes) float32.
 
-    To be called inside a compact network. `num_classes=0` gives the features, float32.
+    A map of features (B, H, W, F) gives the mean of its positions' logits (Simonyan 2014, sec.
+    3.2). To be called inside a compact network. `num_classes=0` gives the features, float32.
     """
-    if num_classes == 0:
-        return x.astype(jnp.float32)
-    x = nn.Dropout(dropout, deterministic=not train)(x)
-    return nn.Dense(num_classes, kernel_init=kernel_init, dtype=dtype, name="head")(x).astype(jnp.float32)
+    if num_classes > 0:
+        x = nn.Dropout(dropout, deterministic=not train)(x)
+        x = nn.Dense(num_classes, kernel_init=kernel_init, dtype=dtype, name="head")(x)
+    x = x.astype(jnp.float32)
+    return x.mean((1, 2)) if x.ndim == 4 else x

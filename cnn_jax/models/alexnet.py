@@ -37,9 +37,9 @@ class AlexNet(nn.Module):
     `widths` are the kernels of conv1 to conv5; conv2, conv4 and conv5 have `groups`, and with the
     hidden fully connected layers a bias that starts at `bias`. `lrn` normalises conv1 and conv2.
     `padding` is conv1's. `drop_inputs` puts dropout before fc6 and fc7 instead of behind them.
-    Maps of other sizes are averaged to 6x6 before fc6. `stem="cifar"`, for 28 to 64 pixels: conv1
-    is 5x5 of stride 1, fc6 sees 3x3 maps, fc6 and fc7 are 1024 wide. Taps: conv1 to conv5, pool5,
-    fc6, fc7.
+    Maps of other sizes are averaged to 6x6 before fc6; with `dense` fc6 to head move over them
+    and the logits of all positions are averaged. `stem="cifar"`, for 28 to 64 pixels: conv1 is 5x5
+    of stride 1, fc6 sees 3x3 maps, fc6 and fc7 are 1024 wide. Taps: conv1 to conv5, pool5, fc6, fc7.
 
     Raises:
       UserError: an unknown stem.
@@ -57,6 +57,7 @@ class AlexNet(nn.Module):
     stem: str = "imagenet"
     num_classes: int = 1000
     dropout: float = 0.5  # sec. 4.2
+    dense: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -85,11 +86,15 @@ class AlexNet(nn.Module):
                 x = lrn(pool(x)) if self.pool_first else pool(lrn(x))
             elif i in (1, 2, 5):
                 x = pool(x)
-        x = adaptive_avg_pool(tap(self, "pool5", x), side)
+        x = tap(self, "pool5", x)
+        if not self.dense:
+            x = adaptive_avg_pool(x, side)
 
         if self.drop_inputs:
             x = drop(name="drop5")(x)
-        x = conv(hidden, side, kernel_init=self.hidden_init, bias_init=raised, name="fc6")(x)[:, 0, 0]
+        x = conv(hidden, side, kernel_init=self.hidden_init, bias_init=raised, name="fc6")(x)
+        if not self.dense:
+            x = x[:, 0, 0]
         x = drop(name="drop6")(tap(self, "fc6", nn.relu(x)))
         x = nn.Dense(hidden, kernel_init=self.hidden_init, bias_init=raised, dtype=self.dtype, name="fc7")(x)
         return classify(

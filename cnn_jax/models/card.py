@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import flax.linen as nn
 
@@ -71,7 +71,7 @@ class ModelInfo:
     input_size: tuple[int, int, int] = (224, 224, 3)
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    interpolation: str = "bilinear"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     crop: float = 0.875
     references: tuple[str, ...] = ()
     aux_params: int = 0

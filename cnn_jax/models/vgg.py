@@ -79,9 +79,10 @@ class VGG(nn.Module):
 
     `stages` has the kernel sizes of each stage. `lrn` normalises the first one's output.
     `se_reduction` adds squeeze-and-excitation to every convolution (1709.01507). Maps of other
-    sizes are averaged to 7x7 before fc6. `stem="cifar"`, for 28 to 64 pixels: pools keep partial
-    windows, fc6 sees the mean of all positions, fc6 and fc7 are 512 wide. Taps: stage1 to stage5,
-    each before its pool, pool5, fc6, fc7.
+    sizes are averaged to 7x7 before fc6, as in torchvision; with `dense` fc6 to head move over
+    them and the logits of all positions are averaged (sec. 3.2). `stem="cifar"`, for 28 to 64
+    pixels: pools keep partial windows, fc6 sees the mean of all positions, fc6 and fc7 are 512
+    wide. Taps: stage1 to stage5, each before its pool, pool5, fc6, fc7.
 
     Raises:
       UserError: an unknown stem.
@@ -93,6 +94,7 @@ class VGG(nn.Module):
     se_reduction: int | None = None
     num_classes: int = 1000
     dropout: float = 0.5  # sec. 3.1
+    dense: bool = False
     remat: bool = False
     kernel_init: Callable = nn.initializers.glorot_uniform()
     norm: ModuleDef | None = None
@@ -111,11 +113,15 @@ class VGG(nn.Module):
             if self.lrn and i == 1:
                 x = LocalResponseNorm(name="lrn1")(x)  # sec. 2.2: with Krizhevsky's constants
             x = max_pool(x, 2, 2, ceil_mode=self.stem == "cifar")
-        x = adaptive_avg_pool(tap(self, "pool5", x), side)
+        x = tap(self, "pool5", x)
+        if not self.dense:
+            x = adaptive_avg_pool(x, side)
 
         init = flattened(self.kernel_init)
         drop = partial(nn.Dropout, self.dropout, deterministic=not train)
-        x = nn.relu(Conv(hidden, side, kernel_init=init, dtype=self.dtype, name="fc6")(x)[:, 0, 0])
+        x = nn.relu(Conv(hidden, side, kernel_init=init, dtype=self.dtype, name="fc6")(x))
+        if not self.dense:
+            x = x[:, 0, 0]
         x = drop(name="drop6")(tap(self, "fc6", x))
         x = nn.relu(nn.Dense(hidden, kernel_init=init, dtype=self.dtype, name="fc7")(x))
         return classify(

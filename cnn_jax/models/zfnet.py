@@ -26,7 +26,8 @@ STEMS = {"imagenet": (7, 2, 1, 0, 6, 4096), "cifar": (3, 1, 1, 2, 1, 1024)}  # f
 class ZFNet(nn.Module):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the values of fc7.
 
-    `widths` are the maps of conv1 to conv5. Maps of other sizes are averaged to 6x6 before fc6.
+    `widths` are the maps of conv1 to conv5. Maps of other sizes are averaged to 6x6 before fc6;
+    with `dense` fc6 to head move over them and the logits of all positions are averaged.
     `stem="cifar"`, for 28 to 64 pixels: conv1 is 3x3 of stride 1, fc6 sees 1x1 maps, fc6 and fc7
     are 1024 wide. Taps: conv1 to conv5, pool5, fc6, fc7.
 
@@ -38,6 +39,7 @@ class ZFNet(nn.Module):
     stem: str = "imagenet"
     num_classes: int = 1000
     dropout: float = 0.5  # sec. 3
+    dense: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -54,9 +56,11 @@ class ZFNet(nn.Module):
             if i in (1, 2):  # fig. 3: pooled, then normalised across maps
                 x = LocalResponseNorm(name=f"lrn{i}")(max_pool(x, 3, 2, 1))
         x = tap(self, "pool5", max_pool(x, 3, 2))
-        x = adaptive_avg_pool(x, side)
+        if not self.dense:
+            x = adaptive_avg_pool(x, side)
 
-        x = tap(self, "fc6", nn.relu(conv(hidden, side, name="fc6")(x)[:, 0, 0]))
+        x = nn.relu(conv(hidden, side, name="fc6")(x))
+        x = tap(self, "fc6", x if self.dense else x[:, 0, 0])
         x = nn.Dropout(self.dropout, deterministic=not train, name="drop6")(x)
         x = tap(self, "fc7", nn.relu(nn.Dense(hidden, kernel_init=init, dtype=self.dtype, name="fc7")(x)))
         return classify(x, self.num_classes, train=train, dropout=self.dropout, kernel_init=init, dtype=self.dtype)
