@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from cnn_jax.data.order import epoch_order, evaluation_batches
+from cnn_jax.data.order import Timeline, epoch_order, evaluation_order, start_of
+from cnn_jax.data.order import held_out as held_out_of
 
 
 def test_an_epoch_shows_no_image_twice():
@@ -23,11 +24,73 @@ def test_the_left_out_images_change_from_epoch_to_epoch():
     assert len(set(map(frozenset, left_out))) == 5
 
 
+def test_an_epoch_can_go_on_in_its_midst_in_other_batches():
+    whole = epoch_order(3, 5, 103, 1).ravel()
+    np.testing.assert_array_equal(epoch_order(3, 5, 103, 10, offset=40).ravel(), whole[40:100])
+    np.testing.assert_array_equal(epoch_order(3, 5, 103, 7, offset=40).ravel(), whole[40:])
+    assert epoch_order(3, 5, 103, 64, offset=40).shape == (0, 64)
+
+
+@pytest.mark.parametrize(
+    ("seen", "batch_size", "place"),
+    [(0, 10, (0, 0)), (90, 10, (0, 90)), (100, 10, (1, 0)), (80, 24, (1, 0)), (206, 10, (2, 0))],
+)
+def test_a_tail_that_fills_no_batch_is_passed_over(seen, batch_size, place):
+    assert start_of(seen, 103, batch_size) == place
+
+
+def walk(timeline, step, seen, steps):
+    """The images that a run of `steps` steps is given, its place afterwards, and after which steps an epoch ended."""
+    given, ends = [], []
+    while steps:
+        epoch, offset = start_of(seen, timeline.size, timeline.batch_size)
+        for row in epoch_order(0, epoch, timeline.size, timeline.batch_size, offset)[:steps]:
+            given += [(epoch, index) for index in row.tolist()]
+            offset, step, steps = offset + timeline.batch_size, step + 1, steps - 1
+            if timeline.ends_epoch(step):
+                ends.append((step, epoch + 1))
+                assert timeline.epoch(step) == epoch + 1
+        seen = epoch * timeline.size + offset
+    return given, step, seen, ends
+
+
+def test_a_run_that_never_changes_has_no_shift_at_any_step():
+    timeline = Timeline(size=103, batch_size=10, epochs=4)
+    for steps in range(40):
+        _, step, seen, _ = walk(timeline, 0, 0, steps)
+        assert timeline.going_on(step, seen) == timeline
+
+
+@pytest.mark.parametrize("batch_sizes", [(10, 7), (10, 25), (7, 50), (10, 103), (20, 10)])
+def test_after_a_change_of_batch_size_no_image_comes_twice_and_epochs_end_together(batch_sizes):
+    """Three changes in a row, each in mid-epoch; oracle: which images were given, written down one by one."""
+    size, first, second = 103, *batch_sizes
+    step = seen = 0
+    given, ends = [], []
+    for batch_size in (first, second, first):
+        timeline = Timeline(size, batch_size, epochs=9).going_on(step, seen)
+        more, step, seen, ended = walk(timeline, step, seen, size // batch_size + 1)
+        assert timeline.going_on(step, seen) == timeline  # the same wherever the run is cut
+        given += more
+        ends += ended
+    assert len(set(given)) == len(given)
+    epochs = [epoch for _, epoch in ends]
+    assert epochs == sorted(set(epochs)) and len(epochs) >= 2
+    for epoch in range(epochs[-1]):  # all but a tail, which is all of an epoch that has less than a batch left
+        assert len([1 for e, _ in given if e == epoch]) > size - max(batch_sizes)
+    assert timeline.ends_epoch(timeline.steps)
+
+
+def test_the_held_out_images_are_always_the_same_and_from_everywhere():
+    kept, held_out = held_out_of(1000, 0.1)
+    assert len(held_out) == 100 and sorted([*kept, *held_out]) == list(range(1000))
+    np.testing.assert_array_equal(held_out, held_out_of(1000, 0.1)[1])
+    assert np.histogram(held_out, 10, (0, 1000))[0].min() >= 3
+
+
 @pytest.mark.parametrize(("size", "batch_size"), [(1003, 64), (64, 64), (1, 64), (65, 1)])
 def test_evaluation_shows_every_image_once_and_masks_the_rest(size, batch_size):
-    seen = []
-    for indices, mask in evaluation_batches(size, batch_size):
-        assert indices.shape == mask.shape == (batch_size,)
-        assert indices.min() >= 0 and indices.max() < size
-        seen += indices[mask].tolist()
-    assert seen == list(range(size))
+    indices, mask = evaluation_order(size, batch_size)
+    assert indices.shape == mask.shape == (-(-size // batch_size), batch_size) and indices.dtype == np.int32
+    assert indices.min() >= 0 and indices.max() < size
+    assert indices[mask].tolist() == list(range(size))

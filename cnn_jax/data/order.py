@@ -1,27 +1,85 @@
-"""Which images make up which batch: numbers alone, so that a position is just a step."""
+"""Which images make up which batch: numbers alone, so that a place in the data is just a number.
 
-from collections.abc import Iterator
+The place is `seen`, the images drawn since the start of the run, those of an epoch's tail that
+filled no batch included: epoch `seen // size`, image `seen % size` of that epoch's order.
+"""
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 
-def epoch_order(seed: int, epoch: int, size: int, batch_size: int) -> np.ndarray:
-    """Indices of every batch of an epoch, (size // batch_size, batch_size) int32.
+@dataclass(frozen=True)
+class Timeline:
+    """How steps count epochs in a run over `size` images.
 
-    A function of its arguments and of nothing before: a resumed run reads on where it was. The
-    images that do not fill a last batch wait for another epoch's shuffle.
+    Step t, counted from 0, is step `(t + shift) % steps_per_epoch` of epoch `(t + shift) //
+    steps_per_epoch`. `shift` is 0 in a run that never changed its batch size, and the same at every
+    step between two such changes.
     """
-    steps = size // batch_size
-    shuffled = np.random.default_rng((seed, epoch)).permutation(size)
-    return shuffled[: steps * batch_size].reshape(steps, batch_size).astype(np.int32)
+
+    size: int
+    batch_size: int
+    epochs: int
+    shift: int = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch."""
+        return self.size // self.batch_size
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.epochs * self.steps_per_epoch - self.shift
+
+    def epoch(self, step: int) -> float:
+        """Epochs done after `step` steps."""
+        return (step + self.shift) / self.steps_per_epoch
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether `step` steps end with an epoch."""
+        return (step + self.shift) % self.steps_per_epoch == 0
+
+    def going_on(self, step: int, seen: int) -> "Timeline":
+        """The same for a run that has taken `step` steps and drawn `seen` images, maybe in other batches."""
+        epoch, offset = start_of(seen, self.size, self.batch_size)
+        steps_left = (self.size - offset) // self.batch_size  # counted from the epoch's end, which batches share
+        return replace(self, shift=(epoch + 1) * self.steps_per_epoch - (step + steps_left))
 
 
-def evaluation_batches(size: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Every index once, in order: ((batch_size,) int32 indices, (batch_size,) bool mask) a batch.
+def epoch_order(seed: int, epoch: int, size: int, batch_size: int, offset: int = 0) -> np.ndarray:
+    """Indices of every batch of an epoch from image `offset` on, (steps, batch_size) int32.
+
+    A function of its arguments and of nothing before: a resumed run reads on where it was, also
+    with another batch size. The images that do not fill a last batch wait for another epoch's shuffle.
+    """
+    left = np.random.default_rng((seed, epoch)).permutation(size)[offset:]
+    steps = len(left) // batch_size
+    return left[: steps * batch_size].reshape(steps, batch_size).astype(np.int32)
+
+
+def start_of(seen: int, size: int, batch_size: int) -> tuple[int, int]:
+    """(epoch, offset) where batches go on: in the next epoch if this one has no whole batch left."""
+    epoch, offset = divmod(seen, size)
+    return (epoch, offset) if size - offset >= batch_size else (epoch + 1, 0)
+
+
+def held_out(size: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Indices to train on and to validate on, both ascending, the second round(share * size) of them.
+
+    Chosen at random, for sets that are sorted by class, but always the same: seeds of a run compare.
+    """
+    shuffled = np.random.default_rng(0).permutation(size)
+    count = round(share * size)
+    return np.sort(shuffled[count:]), np.sort(shuffled[:count])
+
+
+def evaluation_order(size: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Every index once, in order: (steps, batch_size) int32, and a bool mask of that shape.
 
     The last batch is filled up with index 0 under a False mask.
     """
-    for start in range(0, size, batch_size):
-        indices = np.arange(start, start + batch_size, dtype=np.int32)
-        mask = indices < size
-        yield np.where(mask, indices, 0), mask
+    steps = -(-size // batch_size)
+    indices = np.arange(steps * batch_size, dtype=np.int32).reshape(steps, batch_size)
+    return np.where(indices < size, indices, 0), indices < size

@@ -1,0 +1,174 @@
+"""One split of a data set: random access to its images, wherever they lie."""
+
+import sys
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from cnn_jax.data.decode import BadImage, decode
+from cnn_jax.errors import UserError
+
+READ_CHUNK = 1_000  # records a read; a progress step
+FINGERPRINTED = 100  # records behind a fingerprint
+
+Shape = tuple[int | None, int | None, int]
+Record = tuple[bytes | np.ndarray, int]  # an image, as an encoded file or (H, W, C) uint8, and a label
+
+
+class Source(Protocol):
+    """A kind of storage: picklable, safe to read from many threads, silent about TensorFlow."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: Sequence[int]) -> Sequence[Record]:
+        """What lies at each index.
+
+        Raises:
+          BadImage: of one index, if its record cannot be read.
+        """
+        ...
+
+    def place(self, index: int) -> str:
+        """Where a record lies, for a message: file and record."""
+        ...
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A data set with all its splits; none is read before it is asked for.
+
+    `splits` opens a split by its name, in the set's own order. `shape` is that of Dataset.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    shape: Shape
+    splits: Mapping[str, Callable[[], Source]]
+
+
+@dataclass(frozen=True, eq=False)  # arrays do not compare to one truth
+class Dataset:
+    """Images (H, W, C) with one label each in [0, len(classes)).
+
+    `shape` has None where images differ. `indices` are the records of `source` that the split
+    takes, in its order; all of them if None.
+    """
+
+    name: str
+    split: str
+    classes: tuple[str, ...]
+    shape: Shape
+    source: Source
+    indices: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.source) if self.indices is None else len(self.indices)
+
+    def select(self, indices: np.ndarray, split: str) -> "Dataset":
+        """The records at `indices` of this split, in that order, as a split of its own."""
+        return replace(self, split=split, indices=indices if self.indices is None else self.indices[indices])
+
+    def read(self, indices: Sequence[int]) -> Sequence[Record]:
+        """Images as they are stored, encoded or (H, W, C) uint8, with their labels.
+
+        Raises:
+          BadImage: of one index: its record cannot be read; of several: one of theirs cannot.
+          UserError: a label is none of the classes; with its place.
+        """
+        records = self.source.read([self._record(i) for i in indices])
+        for index, (_, label) in zip(indices, records, strict=True):
+            if not 0 <= label < len(self.classes):
+                raise UserError(
+                    f"{self.place(index)} has label {label}, not 0 to {len(self.classes) - 1}; "
+                    f"is {self.split} a split without labels?"
+                )
+        return records
+
+    def pixels(self, index: int) -> np.ndarray:
+        """Image `index`, (H, W, C) uint8.
+
+        Raises:
+          BadImage: it cannot be decoded.
+        """
+        return decode(self.read([index])[0][0], self.shape[2])
+
+    def read_each(self, indices: Sequence[int]) -> list[Record | BadImage]:
+        """As `read`, with what is wrong in the place of a record that cannot be read."""
+        try:
+            return list(self.read(indices))
+        except BadImage as bad:
+            return [bad] if len(indices) == 1 else [found for i in indices for found in self.read_each([i])]
+
+    def place(self, index: int) -> str:
+        """Where image `index` lies, for a message."""
+        return self.source.place(self._record(index))
+
+    @property
+    def fixed_size(self) -> bool:
+        """Whether all images have one known size."""
+        return None not in self.shape
+
+    @property
+    def images(self) -> np.ndarray:
+        """All images, (N, H, W, C) uint8, read once and kept.
+
+        Raises:
+          UserError: they differ in size, or one cannot be read.
+        """
+        return self._arrays[0]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """All labels, (N,) int32, read with the images."""
+        return self._arrays[1]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells this data from other data of the same name: its size and a checksum of some images."""
+        checksum = 0
+        for index in np.unique(np.linspace(0, len(self) - 1, FINGERPRINTED).astype(int)).tolist():
+            try:
+                ((image, label),) = self.read([index])
+                pixels = decode(image, self.shape[2])
+            except BadImage as bad:
+                checksum = zlib.crc32(str(bad).encode(), checksum)
+            else:
+                checksum = zlib.crc32(pixels.tobytes(), zlib.crc32(label.to_bytes(4, "big"), checksum))
+        return f"{len(self)} images, crc32 {checksum:08x}"
+
+    def _record(self, index: int) -> int:
+        return int(index) if self.indices is None else int(self.indices[index])
+
+    @cached_property
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        images, labels = np.empty(0, np.uint8), np.empty(len(self), np.int32)
+        chunks = range(0, len(self), READ_CHUNK)
+        quiet = len(chunks) < 20 or not sys.stderr.isatty()
+        for start in tqdm(chunks, f"reading {self.name} {self.split}", disable=quiet):
+            indices = range(start, min(start + READ_CHUNK, len(self)))
+            for index, record in zip(indices, self.read_each(indices), strict=True):
+                try:
+                    if isinstance(record, BadImage):
+                        raise record
+                    image, labels[index] = record
+                    pixels = decode(image, self.shape[2])
+                except BadImage as bad:
+                    raise UserError(f"{self.place(index)} {bad}") from None
+                if index == 0:
+                    images = np.empty((len(self), *pixels.shape), np.uint8)
+                if pixels.shape != images.shape[1:]:
+                    raise UserError(
+                        f"{self.name} has images of many sizes ({_size(images[0])} and {_size(pixels)}), "
+                        f"which are not kept as one array; --engine host decodes them as they are needed"
+                    )
+                images[index] = pixels
+        return images, labels
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[0]}x{image.shape[1]}"

@@ -1,0 +1,173 @@
+"""Two engines, one batch: images that live on the devices, or that the host makes as they are needed."""
+
+import math
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Literal, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Sharding
+from tqdm import tqdm
+
+from cnn_jax.data.dataset import Dataset
+from cnn_jax.data.host import BadImages, HostBatches, read_ahead
+from cnn_jax.data.views import View, whole
+
+LOAD_CHUNK = 512  # images a read, while a set is loaded
+ON_DEVICE = 0.25  # share of a device's memory that data sets may take
+AHEAD = 2  # batches on their way to the devices while a step runs
+
+Batch = dict[str, jax.Array]
+
+
+class Engine(Protocol):
+    """Gives `gather(data, batch)`, inside a compiled function, the images of a batch.
+
+    `data` is what every step gets besides its batch. `skipped` has the bad images met so far, by
+    their number: what was wrong and where. `waited` is the time in seconds that a step could not
+    start for want of a batch.
+    """
+
+    data: Any
+    skipped: dict[int, str]
+    waited: float
+
+    def batches(self, rows: np.ndarray, epoch: int | None = None) -> Iterator[Batch]:
+        """A batch on the devices, split over them, for each row of image numbers (steps, B) int32.
+
+        `epoch` is what random views are drawn from; None for evaluation.
+        """
+        ...
+
+    def example(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes, types and places of a batch, to compile for."""
+        ...
+
+    @staticmethod
+    def gather(data: Any, batch: Batch) -> Batch:
+        """`image` (B, H, W, C) uint8, `label` (B,) int32, `good` (B,) bool: False where another image stands in."""
+        ...
+
+
+class OnDevice:
+    """The whole set lies on every device as uint8; a batch is a row of numbers."""
+
+    waited = 0.0
+
+    def __init__(self, dataset: Dataset, *, everywhere: Sharding, split: Sharding, bad_images: BadImages = "error"):
+        """Reads all images, with progress on a terminal.
+
+        Raises:
+          UserError: images of several sizes, or a bad one and `bad_images` is "error".
+        """
+        starts = range(0, len(dataset), LOAD_CHUNK)
+        self.skipped: dict[int, str] = {}
+        parts: dict[str, list[np.ndarray]] = {"image": [], "label": [], "good": []}
+        quiet = len(starts) < 20 or not sys.stderr.isatty()
+        for start in tqdm(starts, f"reading {dataset.name} {dataset.split}", disable=quiet):
+            rows = np.arange(start, min(start + LOAD_CHUNK, len(dataset)), dtype=np.int32)[None]
+            chunk = HostBatches(dataset, whole, rows, bad_images=bad_images)[0]
+            self.skipped |= chunk.pop("bad")
+            for key, values in parts.items():
+                values.append(chunk[key])
+        self.data = jax.device_put({key: np.concatenate(values) for key, values in parts.items()}, everywhere)
+        self._split = split
+
+    def batches(self, rows: np.ndarray, epoch: int | None = None) -> Iterator[Batch]:
+        del epoch  # nothing is drawn on the host
+        for row in rows:
+            yield {"index": jax.device_put(row, self._split)}
+
+    def example(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        return {"index": jax.ShapeDtypeStruct((batch_size,), np.int32, sharding=self._split)}
+
+    @staticmethod
+    def gather(data: Any, batch: Batch) -> Batch:
+        return {key: values[batch["index"]] for key, values in data.items()}
+
+
+class FromHost:
+    """Images are read, decoded and cropped by threads or worker processes: this process's share of each batch."""
+
+    data = ()
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        view: View,
+        size: int,
+        *,
+        split: Sharding,
+        seed: int = 0,
+        threads: int = 0,
+        processes: int = 0,
+        bad_images: BadImages = "error",
+    ):
+        """`view` gives (size, size, C), but images of one fixed size come as they are, for the device to crop.
+
+        `seed` is the root of what views draw. `threads` 0: as many as this process has cores.
+        """
+        self.dataset, self.view = dataset, whole if dataset.fixed_size else view
+        self.image_shape = dataset.shape if dataset.fixed_size else (size, size, dataset.shape[2])
+        self.seed, self.bad_images = seed, bad_images
+        self.threads, self.processes = threads or os.cpu_count() or 1, processes
+        self.skipped: dict[int, str] = {}
+        self.waited = 0.0
+        self._split = split
+
+    def batches(self, rows: np.ndarray, epoch: int | None = None) -> Iterator[Batch]:
+        share = rows.shape[1] // jax.process_count()
+        mine = rows[:, jax.process_index() * share :][:, :share]
+        draw = None if epoch is None else (self.seed, epoch)
+        made = read_ahead(
+            HostBatches(self.dataset, self.view, mine, draw, self.bad_images), self.threads, self.processes
+        )
+        on_the_way: deque[Batch] = deque()
+        start = time.perf_counter()
+        for batch in made:
+            self.waited += time.perf_counter() - start
+            for index, told in batch.pop("bad").items():
+                if index not in self.skipped:
+                    tqdm.write(f"skipped: {told}", file=sys.stderr)
+                self.skipped[index] = told
+            on_the_way.append(
+                {key: jax.make_array_from_process_local_data(self._split, value) for key, value in batch.items()}
+            )
+            if len(on_the_way) == AHEAD:
+                yield on_the_way.popleft()
+            start = time.perf_counter()
+        yield from on_the_way
+
+    def example(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        kinds = {"image": (np.uint8, self.image_shape), "label": (np.int32, ()), "good": (np.bool_, ())}
+        return {
+            key: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=self._split)
+            for key, (dtype, shape) in kinds.items()
+        }
+
+    @staticmethod
+    def gather(data: Any, batch: Batch) -> Batch:
+        del data
+        return batch
+
+
+def choose_engine(asked: Literal["auto", "device", "host"], *datasets: Dataset) -> Literal["device", "host"]:
+    """ "auto": "device" if the images have one size and all sets together fit ON_DEVICE of a device's memory."""
+    if asked != "auto":
+        return asked
+    if not all(dataset.fixed_size for dataset in datasets):
+        return "host"
+    size = sum(len(dataset) * math.prod(edge or 0 for edge in dataset.shape) for dataset in datasets)
+    return "device" if size <= ON_DEVICE * device_memory() else "host"
+
+
+def device_memory() -> int:
+    """Bytes of memory of one device; the machine's on a CPU."""
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()
+    return device.memory_stats()["bytes_limit"]

@@ -1,0 +1,110 @@
+"""Batches made on the host, ahead of the step that takes them. Knows no JAX, so that worker processes need none."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+
+from cnn_jax.data.dataset import Dataset
+from cnn_jax.data.decode import BadImage
+from cnn_jax.data.views import View
+from cnn_jax.errors import UserError
+
+BadImages = Literal["error", "skip"]
+
+LOOK_AHEAD = 100  # so many images after a bad one are tried in its place
+
+
+@dataclass(frozen=True)
+class HostBatches:
+    """Batch `i` holds the images `rows[i]` of a data set, each through `view`.
+
+    `rows` (steps, B) int32. `draw` is (seed, epoch) where a view draws, else None. A bad image ends
+    all ("error"), or the next good one of the data set stands in its place ("skip"): a rule that
+    knows no batch, so that every engine and every number of processes sees the same.
+    """
+
+    dataset: Dataset
+    view: View
+    rows: np.ndarray
+    draw: tuple[int, int] | None = None
+    bad_images: BadImages = "error"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict:
+        """`image` (B, H, W, C) uint8, `label` (B,) int32, `good` (B,) bool, and `bad`: {index: why}.
+
+        Raises:
+          UserError: a bad image, with its place; a label out of range; images of several sizes.
+        """
+        _end_with_parent()
+        row = self.rows[index].tolist()
+        bad: dict[int, str] = {}
+        images = None
+        labels = np.empty(len(row), np.int32)
+        for slot, number in enumerate(row):
+            pixels, labels[slot] = self._image(number, bad)
+            if images is None:
+                images = np.empty((len(row), *pixels.shape), np.uint8)
+            if pixels.shape != images.shape[1:]:
+                raise UserError(
+                    f"{self.dataset.place(number)} has {pixels.shape[1]} x {pixels.shape[0]} pixels, not "
+                    f"{images.shape[2]} x {images.shape[1]} as others of {self.dataset.name}"
+                )
+            images[slot] = pixels
+        return {"image": images, "label": labels, "good": np.array([i not in bad for i in row]), "bad": bad}
+
+    def _image(self, index: int, bad: dict[int, str]) -> tuple[np.ndarray, int]:
+        key = None if self.draw is None else (*self.draw, index)
+        for ahead in range(LOOK_AHEAD):
+            candidate = (index + ahead) % len(self.dataset)
+            try:
+                ((image, label),) = self.dataset.read([candidate])  # one by one costs no time and less memory
+                return self.view(image, self.dataset.shape[2], key), label
+            except BadImage as error:
+                told = f"{self.dataset.place(candidate)} {error}"
+                if self.bad_images == "error":
+                    raise UserError(f"{told}; --bad-images skip goes on without such images") from None
+                bad[candidate] = told
+        raise UserError(f"{told}, and so it goes on for {LOOK_AHEAD} images")
+
+
+@cache
+def _end_with_parent() -> None:
+    """In a worker process: ends it when its parent is gone, which grain's workers would outlive."""
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def read_ahead(batches: HostBatches, threads: int, processes: int = 0) -> Iterator[dict]:
+    """The batches in order, made ahead by grain: by threads of this process, or by worker processes.
+
+    A batch is one element to grain, made by one thread, so the place in an epoch is a number of
+    batches and nothing about workers. Worker processes are for hosts with so many cores that
+    Python's lock holds threads back.
+
+    Raises:
+      UserError: grain is not installed, or what `HostBatches` raises.
+    """
+    try:
+        import grain
+    except ImportError:
+        raise UserError("reading images as they are needed takes grain: pip install grain") from None
+    import cv2
+
+    cv2.setNumThreads(0)  # the threads are ours
+    elements = grain.MapDataset.source(batches)
+    if not processes:
+        return iter(elements.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)))
+    from absl import flags
+
+    flags.FLAGS.mark_as_parsed()  # grain asks for them in its workers
+    one_each = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+    return iter(elements.to_iter_dataset(one_each).mp_prefetch(grain.MultiprocessingOptions(num_workers=processes)))
