@@ -1,16 +1,20 @@
-"""The command `cnn-jax`: what networks there are, and what is known of each.
+"""The command `cnn-jax`: what networks there are and how good they are, and data sets.
 
     cnn-jax list 'res*'          names, sizes and published accuracies
     cnn-jax info resnet50        the card of a network
     cnn-jax summary resnet50     its layers: shapes, parameters, multiply-accumulates
+    cnn-jax evaluate resnet50 --weights FILE --dataset NAME    accuracy, likelihood and calibration
+    cnn-jax prepare fashion_mnist     a TFDS data set, fetched or made of files that are here
+    cnn-jax inspect fashion_mnist     what is in a data set, and a picture of it
 
-Exit codes: 0 done; 2 a mistake, told in one line.
+Exit codes: 0 done; 2 a mistake, told in one line; 130 after Ctrl-C.
 """
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from cnn_jax.errors import UserError, first_line
@@ -122,6 +126,30 @@ def summary_command(name: str, image_size: int | None, batch: int, stem: str | N
     return f"{aligned(rows)}\n{memory} {note}{aux}"
 
 
+def evaluate_command(**options) -> str:
+    """What evaluation.command.evaluate_command says."""
+    from cnn_jax.evaluation.command import evaluate_command
+
+    return evaluate_command(**options)
+
+
+def prepare_command(name: str, from_files: Path | None, data_dir: str | None) -> str:
+    """Prepares a TFDS data set unless it is; a line that says where it is."""
+    from cnn_jax.data.prepare import prepare
+    from cnn_jax.data.tfds_sets import open_tfds
+
+    builder = prepare(name, data_dir, from_files)
+    sizes = ", ".join(f"{len(source()):,} {split}" for split, source in open_tfds(builder, name).splits.items())
+    return f"{name} is prepared in {builder.data_dir}: {sizes} images"
+
+
+def inspect_command(**options) -> str:
+    """What data.inspect says."""
+    from cnn_jax.data.inspect import inspect
+
+    return inspect(**options)
+
+
 def _numbers(values: Sequence[float]) -> str:
     return " ".join(f"{value:.4g}" for value in values)
 
@@ -148,6 +176,37 @@ def _parser() -> _Parser:
     layers.add_argument("--batch", type=_positive, default=1, metavar="IMAGES")
     layers.add_argument("--stem", help="'cifar' for images of 28 to 64 pixels")
     layers.set_defaults(run=summary_command)
+    test = commands.add_parser("evaluate", help="accuracy, likelihood and calibration on a data set")
+    test.add_argument("name", help="the network")
+    network = test.add_mutually_exclusive_group(required=True)
+    network.add_argument("--weights", type=Path, metavar="FILE", help="published weights: .safetensors, .npz or .pth")
+    network.add_argument("--run", type=Path, metavar="DIR", dest="folder", help="what train.py left")
+    test.add_argument("--dataset", metavar="NAME", help="the run's if not given")
+    test.add_argument("--split", help="the run's, or test")
+    test.add_argument("--data-dir", metavar="DIR", help="where prepared sets lie")
+    test.add_argument(
+        "--protocol",
+        help="fit (images of one size: framed or shrunk, as train.py does), center (all others), ten_crop, "
+        "googlenet_144, dense, multi_scale, multi_scale_jittered, multi_scale_resnet; see docs/evaluation.md",
+    )
+    test.add_argument("--batch-size", type=_positive, default=64, metavar="INPUTS", help="of the network, a step")
+    test.add_argument("--image-size", type=_positive, metavar="PIXELS", help="the run's, or the card's")
+    test.add_argument("--resize", type=_positive, metavar="PIXELS", help="shorter side before the crop; by the card")
+    test.add_argument("--bad-images", choices=("error", "skip"), default="error", help="skip: left out, counted")
+    test.add_argument("--out", type=Path, metavar="DIR", help="for metrics.json, classes.csv and two pictures")
+    test.set_defaults(run=evaluate_command)
+    make = commands.add_parser("prepare", help="prepare a TFDS data set, from the network or from files")
+    make.add_argument("name", help="as TFDS has it: fashion_mnist, cifar10, imagenet2012")
+    make.add_argument("--from-files", type=Path, metavar="DIR", help="the files of its authors; see docs/data.md")
+    make.add_argument("--data-dir", metavar="DIR", help="where prepared sets lie; TFDS's place if not given")
+    make.set_defaults(run=prepare_command)
+    look = commands.add_parser("inspect", help="sizes, classes, mean and deviation of a data set, and a picture")
+    look.add_argument("name", metavar="dataset", help="a TFDS set, folder:DIR, FILE.npz or synthetic:HxWxCLASSES")
+    look.add_argument("--split", help="such as test or train[:10%%]; train if not given")
+    look.add_argument("--data-dir", metavar="DIR", help="where prepared sets lie, also on gs://")
+    look.add_argument("--limit", type=_positive, metavar="IMAGES", help="look at so many, evenly spaced")
+    look.add_argument("--out", type=Path, metavar="FILE.png", help="the picture; inspect-NAME.png if not given")
+    look.set_defaults(run=inspect_command)
     return parser
 
 
@@ -162,6 +221,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"cnn-jax: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("cnn-jax: stopped", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # such as `cnn-jax list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+SIZES = {"train": 30, "test": 20}  # images
+
 BUILDER = """
 import io, sys
 import numpy as np

@@ -1,5 +1,21 @@
-"""Pictures of a run and of what a network got wrong. Needs matplotlib (the `viz` extra)."""
+"""Pictures of a run, of what a network got wrong and of a data set. Needs matplotlib (the `viz` extra).
 
-from cnn_jax.visualize.pictures import draw_confusion, draw_curves, draw_mistakes, draw_run
+The names load on first use: a picture of a data set costs no JAX.
+"""
 
-__all__ = ["draw_confusion", "draw_curves", "draw_mistakes", "draw_run"]
+import importlib
+
+_PICTURES = ("draw_confusion", "draw_curves", "draw_mistakes", "draw_reliability", "draw_run")
+_PUBLIC = {
+    **dict.fromkeys(_PICTURES, "cnn_jax.visualize.pictures"),
+    "draw_augmentations": "cnn_jax.visualize.augmentations",
+    "draw_samples": "cnn_jax.visualize.samples",
+}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'cnn_jax.visualize' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

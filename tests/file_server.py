@@ -1,0 +1,63 @@
+"""A small HTTP server of one folder, for tests: ranges, delays, cut answers; also a proxy, as it ignores the host."""
+
+import contextlib
+import re
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+
+class FileServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, folder: Path, *, pause: float = 0, send: int | None = None, ranges: bool = True):
+        """`pause` seconds before each block of 64 KiB; `send` only so many bytes of an answer, then hang up."""
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.folder, self.pause, self.send, self.ranges = folder, pause, send, ranges
+        self.asked: list[tuple[str, str | None]] = []
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *args):
+        self.shutdown()
+        super().__exit__(*args)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request, client_address):
+        pass  # clients are killed in tests
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FileServer
+
+    def do_GET(self):
+        name, asked = urlsplit(self.path).path.rpartition("/")[2], self.headers.get("Range")
+        self.server.asked.append((name, asked))
+        file = self.server.folder / name
+        if not file.is_file():
+            self.send_error(404)
+            return
+        content, start = file.read_bytes(), 0
+        if asked and self.server.ranges:
+            start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        end = len(content) if self.server.send is None else start + self.server.send
+        with contextlib.suppress(ConnectionError):
+            for at in range(start, min(end, len(content)), 65_536):
+                time.sleep(self.server.pause)
+                self.wfile.write(content[at : min(at + 65_536, end)])
+
+    def log_message(self, *args):
+        pass
