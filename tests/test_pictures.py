@@ -3,7 +3,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cnn_jax.visualize import draw_confusion, draw_curves, draw_mistakes, draw_run, pictures
+from cnn_jax.visualize import draw_confusion, draw_curves, draw_mistakes, draw_reliability, draw_run, pictures
 
 RNG = np.random.default_rng(0)
 RECORDS = [
@@ -28,6 +28,13 @@ def figures(monkeypatch):
 
     monkeypatch.setattr(pictures, "Figure", Kept)
     return drawn
+
+
+def predictions(labels, guesses, confidence):
+    return {
+        "index": np.arange(len(labels)), "label": labels, "guess": guesses, "confidence": confidence,
+        "top1": labels == guesses,
+    }  # fmt: skip
 
 
 def is_a_picture(path):
@@ -69,23 +76,37 @@ def test_mistakes_show_label_and_guess_the_surest_first(tmp_path, figures, chann
     labels = np.arange(50) % 2
     guesses = labels.copy()
     guesses[[3, 7, 11]] = 2
-    confidences = np.linspace(0.5, 1, 50)
-    draw_mistakes(images, labels, guesses, confidences, ["cat", "dog", "hen"], tmp_path / "m.png", "net")
+    found = predictions(labels, guesses, np.linspace(0.5, 1, 50))
+    draw_mistakes(found, images.__getitem__, ["cat", "dog", "hen"], tmp_path / "m.png", "net")
     assert is_a_picture(tmp_path / "m.png")
     texts = [axes.texts[0].get_text() for axes in figures[0].axes if axes.texts]
-    assert texts == [f"guess hen ({100 * confidences[i]:.0f}%)" for i in (11, 7, 3)]
+    assert texts == [f"guess hen ({100 * found['confidence'][i]:.0f}%)" for i in (11, 7, 3)]
     assert [axes.get_title() for axes in figures[0].axes if axes.texts] == ["label dog"] * 3
     assert figures[0].get_suptitle() == "net: 3 of 50 wrong, the surest 3 first"
 
 
 def test_a_perfect_network_has_an_empty_picture(tmp_path):
-    labels = np.zeros(4, int)
-    draw_mistakes(np.zeros((4, 5, 5, 1), np.uint8), labels, labels, np.ones(4), ["a"], tmp_path / "m.png", "net")
+    found = predictions(np.zeros(4, int), np.zeros(4, int), np.ones(4))
+    draw_mistakes(found, np.zeros((4, 5, 5, 1), np.uint8).__getitem__, ["a"], tmp_path / "m.png", "net")
     assert (tmp_path / "m.png").is_file()
 
 
 def test_a_run_gets_its_three_pictures(tmp_path):
-    images, labels = RNG.integers(0, 256, (6, 5, 5, 1), np.uint8), np.array([0, 1, 2, 0, 1, 2])
-    predictions = {"guess": np.array([0, 1, 1, 0, 1, 2]), "confidence": np.full(6, 0.8)}
-    draw_run(tmp_path, "net", RECORDS, images, labels, predictions, ["a", "b", "c"])
+    images = RNG.integers(0, 256, (9, 5, 5, 1), np.uint8)
+    found = predictions(np.array([0, 1, 2, 0, 1, 2]), np.array([0, 1, 1, 0, 1, 2]), np.full(6, 0.8))
+    found["index"] = np.arange(6) + 3  # the first three were bad
+    draw_run(tmp_path, "net", RECORDS, found, images.__getitem__, ["a", "b", "c"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["confusion.png", "curves.png", "mistakes.png"]
+
+
+def test_reliability_shows_the_accuracy_of_each_bin_and_its_images(tmp_path, figures):
+    confidence, correct = np.repeat([0.1, 0.9], [3, 5]), np.array([0, 0, 1, 1, 1, 1, 1, 0], bool)
+    draw_reliability(confidence, correct, tmp_path / "reliability.png", "net on data")
+    assert is_a_picture(tmp_path / "reliability.png")
+    (figure,) = figures
+    above, below = figure.axes
+    heights = [bar.get_height() for bar in above.patches]
+    np.testing.assert_allclose([heights[1], heights[13]], [100 / 3, 80])  # (1/15, 2/15] and (13/15, 14/15]
+    assert [bar.get_height() for bar in below.patches] == [0, 3] + [0] * 11 + [5, 0]
+    error = 100 * (3 / 8 * abs(1 / 3 - 0.1) + 5 / 8 * abs(0.8 - 0.9))
+    assert figure.get_suptitle() == f"net on data\ncalibration error {error:.2f}%, 8 images"

@@ -1,5 +1,27 @@
-"""Exact evaluation: every image once, whatever the batch size."""
+"""Exact evaluation: every image once, by the protocols of the papers, and the figures that follow."""
 
-from cnn_jax.evaluation.evaluate import confusion_matrix, evaluate, summarize
+from cnn_jax.evaluation.evaluate import evaluate, evaluate_dataset
+from cnn_jax.evaluation.metrics import (
+    calibration_error,
+    class_accuracy,
+    confusion_matrix,
+    predictions,
+    reliability,
+    summarize,
+)
+from cnn_jax.evaluation.protocols import PROTOCOLS, Protocol, make_protocol, predict
 
-__all__ = ["confusion_matrix", "evaluate", "summarize"]
+__all__ = [
+    "PROTOCOLS",
+    "Protocol",
+    "calibration_error",
+    "class_accuracy",
+    "confusion_matrix",
+    "evaluate",
+    "evaluate_dataset",
+    "make_protocol",
+    "predict",
+    "predictions",
+    "reliability",
+    "summarize",
+]

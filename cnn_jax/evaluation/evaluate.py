@@ -1,40 +1,171 @@
-"""Runs an evaluation step over a whole split and counts."""
+"""Every image exactly once, on any number of devices and processes."""
 
-from collections.abc import Callable
+import os
+import sys
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
+from jax.sharding import Mesh
+from tqdm import tqdm
 
-from cnn_jax.data.order import evaluation_batches
+from cnn_jax.data.dataset import Dataset
+from cnn_jax.data.decode import BadImage, decode
+from cnn_jax.errors import UserError
+from cnn_jax.evaluation.metrics import predictions
+from cnn_jax.evaluation.protocols import Protocol
+from cnn_jax.training.sharding import replicated, split
+
+AHEAD = 4  # images that a thread may be ahead of the device
+RUNNING = 2  # steps that are not waited for
+
+Records = dict[str, np.ndarray]
 
 
-def evaluate(step: Callable[[np.ndarray], dict[str, jax.Array]], size: int, batch_size: int) -> dict[str, np.ndarray]:
-    """Every image of a split exactly once: `step(indices)` gives (batch_size,) arrays a batch.
+class Viewed(NamedTuple):
+    """An image as its protocol shows it: arrays (V, h, w, C) uint8."""
 
-    Returns the same arrays for the whole split, (size,) each and in its order; what `step` says
-    of the padding of the last batch is masked away.
+    index: int
+    label: int
+    views: list[np.ndarray]
+
+
+def evaluate(
+    step: Callable[[Any], dict[str, jax.Array]], batches: Iterable[Any], indices: np.ndarray, mask: np.ndarray
+) -> Records:
+    """Every image of a split on the devices: `step(batch)` gives (B,) arrays for each of `batches`.
+
+    `indices` and `mask`, (steps, B), say which images a batch holds and which of them are padding.
+    Returns the same arrays for the whole split and its `index`, in its order, without padding and
+    without what `step` calls not `good`. Where several processes share a batch, all call this with
+    the same step, and its arrays are on every device (`out_shardings`).
     """
-    outputs, masks = [], []
-    for indices, mask in evaluation_batches(size, batch_size):
-        outputs.append(step(indices))  # no waiting: the device works while the host goes on
-        masks.append(mask)
-    mask = np.concatenate(masks)
-    columns = jax.device_get(outputs)
-    return {key: np.concatenate([output[key] for output in columns])[mask] for key in columns[0]}
+    records = _joined(map(step, batches)) | {"index": indices.ravel()}
+    return _only(mask.ravel() & records.pop("good"), records)
 
 
-def summarize(records: dict[str, np.ndarray]) -> dict[str, float | int]:
-    """Mean `test_loss`, `test_top1` and `test_top5` in [0, 1], and `test_count`, the images behind them."""
-    count = len(records["loss"])
-    return {
-        "test_loss": float(records["loss"].mean(dtype=np.float64)),
-        "test_top1": int(records["top1"].sum()) / count,
-        "test_top5": int(records["top5"].sum()) / count,
-        "test_count": count,
-    }
+def evaluate_dataset(
+    predict: Callable[..., dict[str, jax.Array]],
+    variables: Any,
+    dataset: Dataset,
+    protocol: Protocol,
+    *,
+    channels: int,
+    batch_size: int,
+    bad_images: Literal["error", "skip"] = "error",
+) -> Records:
+    """Every image of a split through a protocol; `predict` is protocols.predict, bound and compiled by jit.
+
+    Returns what metrics.predictions says of each image, with its `index` and `label`: (N,) each, in
+    the order of the split, the whole of it in every process. N is len(dataset) less the bad images
+    that "skip" leaves out. A step takes `batch_size` network inputs over all devices: an image
+    counts as many as it has views, larger ones by their area, but each device gets one at least.
+
+    A process sees every process_count-th image, on its own devices. It waits for the others at the
+    end alone, since their batches may be of other shapes.
+
+    Raises:
+      UserError: a bad image, with its place, unless skipped; no image is left.
+    """
+    mesh = Mesh(np.array(jax.local_devices()), ("data",))
+    if jax.process_count() > 1:
+        variables = jax.device_get(variables)  # from all devices to this process's
+    variables = jax.device_put(variables, replicated(mesh))
+
+    def per_step(views: list[np.ndarray]) -> int:
+        fitting = batch_size / jax.process_count() / protocol.places(views)
+        return max(int(fitting) // mesh.size, 1) * mesh.size
+
+    share = range(jax.process_index(), len(dataset), jax.process_count())
+    quiet = jax.process_index() > 0 or not sys.stderr.isatty()
+    images = tqdm(
+        viewed(dataset, share, protocol, channels, bad_images), "evaluating", len(share), disable=quiet, unit=" images"
+    )
+
+    def steps() -> Iterator[dict]:
+        nothing = np.zeros(0, np.int32)
+        types = jax.eval_shape(predictions, jnp.zeros((1, 1)), jnp.zeros(1, jnp.int32))
+        empty = {key: np.zeros(0, column.dtype) for key, column in types.items()}
+        yield {"index": nothing, "label": nothing, "good": nothing > 0} | empty
+        for batch in by_shape(images, per_step):
+            full = batch + batch[:1] * (per_step(batch[0].views) - len(batch))
+            views = [np.stack(group) for group in zip(*(image.views for image in full), strict=True)]
+            index, label = (np.array(column, np.int32) for column in list(zip(*full, strict=True))[:2])
+            records = predict(variables, *jax.device_put((views, label), split(mesh)))
+            yield {"index": index, "label": label, "good": np.arange(len(full)) < len(batch), **records}
+
+    return _gathered(_joined(steps()), dataset)
 
 
-def confusion_matrix(labels: np.ndarray, guesses: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts, (num_classes, num_classes) int64: a row per true class, a column per guess."""
-    flat = np.bincount(labels.astype(np.int64) * num_classes + guesses, minlength=num_classes**2)
-    return flat.reshape(num_classes, num_classes)
+def viewed(
+    dataset: Dataset, indices: Iterable[int], protocol: Protocol, channels: int, bad_images: Literal["error", "skip"]
+) -> Iterator[Viewed | None]:
+    """Images in order, decoded and cut by threads a little ahead of who takes them; None for a bad one."""
+
+    def view(index: int) -> Viewed | None:
+        try:
+            ((image, label),) = dataset.read([index])
+            return Viewed(index, label, protocol.views(decode(image, channels)))
+        except BadImage as bad:
+            told = f"{dataset.place(index)} {bad}"
+            if bad_images == "error":
+                raise UserError(f"{told}; --bad-images skip goes on without such images") from None
+            tqdm.write(f"skipped: {told}", file=sys.stderr)
+            return None
+
+    threads = min(os.cpu_count() or 1, 32)
+    pool, waiting = ThreadPoolExecutor(threads), deque()
+    try:
+        for index in indices:
+            waiting.append(pool.submit(view, index))
+            if len(waiting) == AHEAD * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def by_shape(images: Iterable[Viewed | None], per_step: Callable[[list[np.ndarray]], int]) -> Iterator[list[Viewed]]:
+    """Batches of images whose views have the same shapes, per_step(views) of them or, in the end, fewer."""
+    batches = defaultdict(list)
+    for image in images:
+        if image is not None:
+            shapes = tuple(views.shape for views in image.views)
+            batches[shapes].append(image)
+            if len(batches[shapes]) == per_step(image.views):
+                yield batches.pop(shapes)
+    yield from batches.values()
+
+
+def _joined(steps: Iterable[dict]) -> Records:
+    """The arrays of all steps, one behind the other; a step is waited for when RUNNING more have begun."""
+    done, running = [], deque()
+    for step in steps:
+        running.append(step)
+        if len(running) > RUNNING:
+            done.append(jax.device_get(running.popleft()))
+    done += jax.device_get(list(running))
+    return {key: np.concatenate([step[key] for step in done]) for key in done[0]}
+
+
+def _only(kept: np.ndarray, records: Records) -> Records:
+    return {key: values[kept] for key, values in records.items()}
+
+
+def _gathered(records: Records, dataset: Dataset) -> Records:
+    """The `good` records of all processes, in the order of the split."""
+    records = _only(records["good"], records)
+    if jax.process_count() > 1:
+        most = -(-len(dataset) // jax.process_count())
+        records = {key: np.pad(values, (0, most - len(values))) for key, values in records.items()}
+        records = process_allgather(records, tiled=True)
+    records = _only(records.pop("good"), records)
+    if len(records["index"]) == 0:
+        raise UserError(f"no image of {dataset.name} {dataset.split} can be evaluated")
+    return _only(np.argsort(records["index"]), records)

@@ -1,12 +1,12 @@
 """The pictures that a run leaves, as PNG files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from cnn_jax.evaluation import confusion_matrix
+from cnn_jax.evaluation import calibration_error, confusion_matrix, reliability
 
 TRAIN, TEST = "#4c78a8", "#e45756"
 
@@ -15,31 +15,31 @@ def draw_run(
     out: Path,
     title: str,
     records: Sequence[dict],
-    images: np.ndarray,
-    labels: np.ndarray,
     predictions: dict[str, np.ndarray],
+    pixels: Callable[[int], np.ndarray],
     classes: Sequence[str],
 ) -> None:
     """Draws curves.png, confusion.png and mistakes.png into `out`.
 
-    `records` are those of metrics.jsonl; `images`, `labels` and `predictions` (with `guess` and
-    `confidence`, see training.step.eval_step) are those of the test split, in one order.
+    `records` are those of metrics.jsonl, `predictions` those of evaluation.evaluate on the test
+    split, `pixels(index)` gives an image of it, (H, W, C) uint8.
     """
-    guesses = predictions["guess"]
     draw_curves(records, out / "curves.png", title)
-    draw_confusion(confusion_matrix(labels, guesses, len(classes)), classes, out / "confusion.png", title)
-    draw_mistakes(images, labels, guesses, predictions["confidence"], classes, out / "mistakes.png", title)
+    confusion = confusion_matrix(predictions["label"], predictions["guess"], len(classes))
+    draw_confusion(confusion, classes, out / "confusion.png", title)
+    draw_mistakes(predictions, pixels, classes, out / "mistakes.png", title)
 
 
 def draw_curves(records: Sequence[dict], path: Path, title: str) -> None:
     """Loss, accuracy and learning rate over epochs, from the records of a metrics.jsonl."""
     train = [r for r in records if r["kind"] == "train"]
-    test = [r for r in records if r["kind"] == "test"]
+    test = [r for r in records if r["kind"] != "train"]
+    tested = test[0]["kind"] if test else "test"
     figure = Figure(figsize=(13, 4), layout="constrained")
     loss, accuracy, rate = figure.subplots(1, 3)
     for axes, key, scale in ((loss, "loss", 1), (accuracy, "top1", 100)):
         axes.plot([r["epoch"] for r in train], [scale * r[key] for r in train], color=TRAIN, label="train", alpha=0.8)
-        axes.plot([r["epoch"] for r in test], [scale * r[key] for r in test], color=TEST, label="test", marker=".")
+        axes.plot([r["epoch"] for r in test], [scale * r[key] for r in test], color=TEST, label=tested, marker=".")
         axes.legend()
     loss.set(title="loss", ylabel="mean loss per image (nats)", yscale="log")
     accuracy.set(title="accuracy", ylabel="top-1 accuracy (%)")
@@ -51,7 +51,7 @@ def draw_curves(records: Sequence[dict], path: Path, title: str) -> None:
     for axes in (loss, accuracy, rate):
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-    last = f": {100 * test[-1]['top1']:.2f}% of {test[-1]['count']:,} test images" if test else ""
+    last = f": {100 * test[-1]['top1']:.2f}% of {test[-1]['count']:,} {tested} images" if test else ""
     figure.suptitle(title + last)
     figure.savefig(path, dpi=110)
 
@@ -77,11 +77,31 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, title
     figure.savefig(path, dpi=110)
 
 
+def draw_reliability(confidence: np.ndarray, correct: np.ndarray, path: Path, title: str) -> None:
+    """Accuracy against confidence in 15 bins, with the number of images in each (Guo 2017, fig. 1 and 4).
+
+    `confidence` (N,) in [0, 1], `correct` (N,) bool. Bars below the diagonal: too sure.
+    """
+    count, mean, accuracy = reliability(confidence, correct)
+    width = 100 / len(count)
+    left = width * np.arange(len(count))
+    figure = Figure(figsize=(5.5, 7), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    above.bar(left, 100 * accuracy, width, align="edge", color=TRAIN, edgecolor="white", label="accuracy")
+    above.plot(100 * mean, 100 * accuracy, "o", color=TEST, markersize=4, clip_on=False, label="at mean confidence")
+    above.plot([0, 100], [0, 100], color="grey", linestyle="--", label="as sure as right")
+    above.set(ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 102))
+    figure.legend(loc="outside lower center", ncols=3)  # bars may stand anywhere inside
+    below.bar(left, count, width, align="edge", color="grey", edgecolor="white")
+    below.set(xlabel="confidence (%)", ylabel="images", yscale="log")
+    error = calibration_error(confidence, correct)
+    figure.suptitle(f"{title}\ncalibration error {100 * error:.2f}%, {len(correct):,} images")
+    figure.savefig(path, dpi=110)
+
+
 def draw_mistakes(
-    images: np.ndarray,
-    labels: np.ndarray,
-    guesses: np.ndarray,
-    confidences: np.ndarray,
+    predictions: dict[str, np.ndarray],
+    pixels: Callable[[int], np.ndarray],
     classes: Sequence[str],
     path: Path,
     title: str,
@@ -89,21 +109,22 @@ def draw_mistakes(
 ) -> None:
     """The wrongly classified images with the surest guesses first: label above, guess below.
 
-    `images` (N, H, W, C) uint8; `labels`, `guesses` (N,) class numbers; `confidences` (N,) in [0, 1].
+    `predictions` and `pixels` as in `draw_run`.
     """
-    wrong = np.flatnonzero(labels != guesses)
-    shown = wrong[np.argsort(-confidences[wrong], kind="stable")][:most]
+    wrong = np.flatnonzero(~predictions["top1"])
+    shown = wrong[np.argsort(-predictions["confidence"][wrong], kind="stable")][:most]
     columns, rows = 8, max(1, -(-len(shown) // 8))
     figure = Figure(figsize=(1.6 * columns, 2.1 * rows + 0.7), layout="constrained")
-    figure.suptitle(f"{title}: {len(wrong)} of {len(labels):,} wrong, the surest {len(shown)} first")
+    figure.suptitle(f"{title}: {len(wrong)} of {len(predictions['top1']):,} wrong, the surest {len(shown)} first")
     cells = np.ravel(figure.subplots(rows, columns))
     for axes in cells:
         axes.set_axis_off()
-    for axes, index in zip(cells, shown, strict=False):
-        grey = images.shape[-1] == 1
-        pixels = images[index, :, :, 0] if grey else images[index]
-        axes.imshow(pixels, cmap="gray_r" if grey else None, vmin=0, vmax=255)
-        guess = f"guess {classes[guesses[index]]} ({100 * confidences[index]:.0f}%)"
-        axes.set_title(f"label {classes[labels[index]]}", fontsize=9, color="#1b7837", pad=2)
+    for axes, place in zip(cells, shown, strict=False):
+        index, label, guess, confidence = (predictions[key][place] for key in ("index", "label", "guess", "confidence"))
+        image = pixels(int(index))
+        grey = image.shape[-1] == 1
+        axes.imshow(image[:, :, 0] if grey else image, cmap="gray_r" if grey else None, vmin=0, vmax=255)
+        guess = f"guess {classes[guess]} ({100 * confidence:.0f}%)"
+        axes.set_title(f"label {classes[label]}", fontsize=9, color="#1b7837", pad=2)
         axes.text(0.5, -0.04, guess, transform=axes.transAxes, ha="center", va="top", fontsize=9, color="#b00020")
     figure.savefig(path, dpi=110)
