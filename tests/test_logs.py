@@ -2,14 +2,15 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from cnn_jax import UserError
+from cnn_jax.data.order import Timeline
 from cnn_jax.training.logs import RunLog, read_metrics
 
-TRAIN = {"loss": 0.5, "top1": 0.75, "lr": 0.1, "images_per_s": 1234.0}
+TRAIN = {"loss": 0.5, "top1": 0.75, "lr": 0.1, "images_per_s": 1234.0, "data_wait": 0.0}
 TEST = {"loss": 0.25, "top1": 0.875, "top5": 1.0, "count": 1000}
 
 
 def open_log(out, step=0):
-    return RunLog(out, epochs=2, steps_per_epoch=10, step=step)
+    return RunLog(out, Timeline(size=100, batch_size=10, epochs=2), step)
 
 
 def test_records_are_json_lines(tmp_path):

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from cnn_jax import UserError
-from cnn_jax.data.order import epoch_order
+from cnn_jax.data.order import Timeline, epoch_order
 from cnn_jax.training.logs import RunLog, read_metrics
 from cnn_jax.training.loop import train
 from cnn_jax.training.signals import Interrupted, StopRequest
 
 
 class Counter:
-    """Stands for a state: it counts its steps and remembers the images it saw."""
+    """Stands for a state: it counts its steps and remembers the images it was given."""
 
-    def __init__(self, step=0, seen=()):
-        self.step, self.seen = step, list(seen)
+    def __init__(self, step=0, seen=0, given=()):
+        self.step, self.seen, self.given = step, seen, list(given)
 
 
 class Saves:
@@ -35,11 +35,15 @@ def run(out, state, *, epochs=3, loss=1.0, signal_at=None, saves=None, test_loss
     def step(state, indices):
         if state.step == signal_at:
             stop.received = signal.SIGTERM
-        return Counter(state.step + 1, [*state.seen, *indices.tolist()]), {"loss": loss, "top1": 0.5}
+        return Counter(state.step + 1, state.seen + 4, [*state.given, *indices.tolist()]), {"loss": loss, "top1": 0.5}
 
-    with RunLog(out, epochs=epochs, steps_per_epoch=5, step=state.step) as log:
+    timeline = Timeline(size=23, batch_size=4, epochs=epochs).going_on(state.step, state.seen)
+    with RunLog(out, timeline, state.step) as log:
         state, speed = train(
             state,
+            timeline=timeline,
+            batches=lambda epoch, offset: iter(epoch_order(0, epoch, 23, 4, offset)),
+            waited=lambda: 0.0,
             step=step,
             test=lambda state: {
                 "test_loss": test_loss,
@@ -48,9 +52,6 @@ def run(out, state, *, epochs=3, loss=1.0, signal_at=None, saves=None, test_loss
                 "test_count": 7,
             },
             rate=lambda state, t: 0.1 * t,
-            order=lambda epoch: epoch_order(0, epoch, 23, 4),
-            epochs=epochs,
-            steps_per_epoch=5,
             checkpoints=saves,
             log=log,
             stop=stop,
@@ -62,7 +63,7 @@ def test_it_trains_tests_and_saves_every_epoch(tmp_path):
     state, speed, saved = run(tmp_path, Counter())
     assert state.step == 15 and speed > 0
     assert saved == [(5, 0.05), (10, 0.1), (15, 0.15)]
-    np.testing.assert_array_equal(state.seen, np.concatenate([epoch_order(0, e, 23, 4).ravel() for e in range(3)]))
+    np.testing.assert_array_equal(state.given, np.concatenate([epoch_order(0, e, 23, 4).ravel() for e in range(3)]))
     records = read_metrics(tmp_path / "metrics.jsonl")
     assert [(r["kind"], r["step"]) for r in records] == [
         (kind, step) for step in (5, 10, 15) for kind in ("train", "test")
@@ -74,12 +75,12 @@ def test_it_trains_tests_and_saves_every_epoch(tmp_path):
 @pytest.mark.parametrize("start", [3, 5, 12])
 def test_from_any_step_it_sees_what_an_uninterrupted_run_sees(tmp_path, start):
     whole, _, _ = run(tmp_path / "a", Counter())
-    rest, _, _ = run(tmp_path / "b", Counter(step=start))
-    assert rest.seen == whole.seen[4 * start :]
+    rest, _, _ = run(tmp_path / "b", Counter(step=start, seen=start // 5 * 23 + start % 5 * 4))
+    assert rest.given == whole.given[4 * start :]
 
 
 def test_a_finished_run_has_nothing_to_do(tmp_path):
-    state, speed, saved = run(tmp_path, Counter(step=15))
+    state, speed, saved = run(tmp_path, Counter(step=15, seen=3 * 23))
     assert (state.step, speed, saved) == (15, None, [])
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import pytest
 
+from cnn_jax import UserError
 from cnn_jax.recipes import Optimizer, Schedule
 from cnn_jax.training.optimizer import is_kernel, learning_rate, make_optimizer, make_schedule
 
@@ -100,3 +101,22 @@ def test_the_optimiser_runs_under_jit():
     optimizer, _ = make_optimizer(Optimizer(), Schedule(kind="plateau", warmup=1), 2, 2)
     state = optimizer.init(PARAMS)
     jax.jit(lambda g, s: optimizer.update(g, s, PARAMS, value=jnp.float32(1)))(GRADS[0], state)
+
+
+def test_a_shift_moves_the_schedule_and_nothing_else():
+    config, schedule = Optimizer(lr=0.1, momentum=0.0), Schedule(kind="step", boundaries=(1.0,))
+    _, rate = make_optimizer(config, schedule, 3, 10)
+    optimizer, shifted = make_optimizer(config, schedule, 3, 10, shift=7)
+    assert [float(shifted(step)) for step in range(20)] == [float(rate(step + 7)) for step in range(20)]
+    params = {"kernel": jnp.ones(1)}
+    state = optimizer.init(params)
+    moves = []
+    for _ in range(5):
+        updates, state = optimizer.update({"kernel": jnp.ones(1)}, state, params)
+        moves.append(-float(updates["kernel"][0]))
+    np.testing.assert_allclose(moves, [0.1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
+
+
+def test_a_plateau_cannot_be_shifted():
+    with pytest.raises(UserError, match="the batch size cannot change"):
+        make_optimizer(Optimizer(), Schedule(kind="plateau"), 3, 10, shift=7)

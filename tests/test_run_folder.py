@@ -92,3 +92,11 @@ def test_json_is_replaced_whole(tmp_path):
 
 def test_versions_name_the_stack():
     assert {"cnn-jax", "jax", "flax", "optax", "orbax-checkpoint"} <= set(versions())
+
+
+def test_another_batch_size_is_told_and_written_down(tmp_path, capsys):
+    open_run_folder(tmp_path, CONFIG, resume=False)
+    open_run_folder(tmp_path, CONFIG | {"batch_size": 128}, resume=True)
+    assert capsys.readouterr().out == f"{tmp_path}: goes on with batch_size: 64 -> 128\n"
+    open_run_folder(tmp_path, CONFIG | {"batch_size": 128}, resume=True)
+    assert capsys.readouterr().out == ""

@@ -48,7 +48,7 @@ def noisy(images, key):
 def step(state, indices):
     batch = jax.lax.with_sharding_constraint({k: v[indices] for k, v in data.items()}, split)
     return train_step(state, batch, apply=Net().apply, optimizer=optimizer, loss=cross_entropy,
-                      preprocess=noisy, num_classes=10)
+                      preprocess=noisy, num_classes=10, epoch_size=100)
 
 losses = []
 for t in range(5):

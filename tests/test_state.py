@@ -19,7 +19,7 @@ def create(variables=VARIABLES):
 
 def test_a_fresh_state_stands_at_step_0():
     state = create()
-    assert int(state.step) == 0 and state.step.dtype == jnp.int32
+    assert int(state.step) == int(state.seen) == 0 and state.step.dtype == jnp.int32
     assert state.variables == VARIABLES
     assert create({"params": VARIABLES["params"]}).batch_stats == {}
 

@@ -39,7 +39,7 @@ class NetWithAux(nn.Module):
 
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 1), np.uint8)
-BATCH = {"image": jnp.asarray(IMAGES), "label": jnp.arange(8) % 10}
+BATCH = {"image": jnp.asarray(IMAGES), "label": jnp.arange(8) % 10, "good": jnp.ones(8, bool)}
 
 
 def preprocess(images, key):
@@ -52,7 +52,7 @@ def setup(net=None, optimizer=None, preprocess=preprocess):
     variables = net.init(jax.random.key(0), jnp.zeros((1, 6, 6, 1)), train=False)
     state = TrainState.create(variables, optimizer, jax.random.key(1))
     common = {"apply": net.apply, "loss": cross_entropy, "preprocess": preprocess, "num_classes": 10}
-    return state, partial(train_step, optimizer=optimizer, **common), partial(eval_step, **common)
+    return state, partial(train_step, optimizer=optimizer, epoch_size=20, **common), partial(eval_step, **common)
 
 
 def test_a_step_changes_everything_that_it_should():
@@ -123,7 +123,11 @@ def scripted(logits):
     """eval_step on given logits."""
     return eval_step(
         {},
-        {"image": jnp.zeros((len(logits), 1, 1, 1)), "label": jnp.arange(len(logits)) % logits.shape[1]},
+        {
+            "image": jnp.zeros((len(logits), 1, 1, 1)),
+            "label": jnp.arange(len(logits)) % logits.shape[1],
+            "good": jnp.arange(len(logits)) != 3,
+        },
         apply=lambda *_, **__: jnp.asarray(logits),
         loss=cross_entropy,
         preprocess=lambda images, key: images,
@@ -137,6 +141,8 @@ def test_evaluation_matches_numpy():
     records = scripted(logits)
     order = np.argsort(-logits, 1)
     np.testing.assert_array_equal(records["guess"], order[:, 0])
+    np.testing.assert_array_equal(records["label"], labels)
+    np.testing.assert_array_equal(records["good"], np.arange(50) != 3)
     np.testing.assert_array_equal(records["top1"], order[:, 0] == labels)
     np.testing.assert_array_equal(records["top5"], (order[:, :5] == labels[:, None]).any(1))
     probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -178,3 +184,29 @@ def test_auxiliary_losses_count_for_three_tenths():
         moved = layer["bias"] - after.params[name]["bias"]
         np.testing.assert_allclose(moved, share * wrong.mean(0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(metrics["loss"], losses["head"] + 0.3 * losses["aux"], rtol=1e-5)
+
+
+def test_the_place_in_the_data_is_counted_in_images():
+    """Epochs of 20 images, batches of 8: two a epoch, four images pass by."""
+    state, step, _ = setup()
+    places = []
+    for _ in range(5):
+        state, _ = step(state, BATCH)
+        places.append(int(state.seen))
+    assert places == [8, 20, 28, 40, 48]
+    resumed, _ = step(state.replace(seen=jnp.uint32(15)), BATCH)  # of a run with smaller batches; five were left
+    assert int(resumed.seen) == 28
+
+
+def test_mixed_images_have_mixed_labels():
+    state, step, _ = setup(preprocess=lambda images, key: images / 255)
+
+    def mix(key, images, labels):
+        return 0.7 * images + 0.3 * images[::-1], 0.7 * labels + 0.3 * labels[::-1]
+
+    _, mixed = step(state, BATCH, mix=mix)
+    halves = [
+        step(state, BATCH | {"image": mix(None, IMAGES, jnp.eye(8))[0], "label": BATCH["label"][::way]})[1]
+        for way in (1, -1)
+    ]
+    np.testing.assert_allclose(mixed["loss"], 0.7 * halves[0]["loss"] + 0.3 * halves[1]["loss"], rtol=1e-5)

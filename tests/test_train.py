@@ -1,6 +1,5 @@
 """train.py as a user runs it: whole processes, real kills."""
 
-import dataclasses
 import json
 import os
 import pty
@@ -36,7 +35,7 @@ FILES = {
 }  # fmt: skip
 SUMMARY = [
     "recipe", "model", "dataset", "seed", "steps", "params", "test_top1", "test_top5", "test_count", "params_digest",
-    "wall_s", "compile_s", "images_per_s", "device", "versions",
+    "engine", "skipped_images", "data_wait_s", "wall_s", "compile_s", "images_per_s", "device", "versions",
 ]  # fmt: skip
 
 
@@ -292,11 +291,12 @@ def test_train_py_computes_what_its_parts_say(run_train, tmp_path, data_dir):
     optimizer, _ = make_optimizer(recipe.optimizer, recipe.schedule, 2, 2)
     state = TrainState.create(model.init(key_init, jnp.zeros((1, 32, 32, 1)), train=False), optimizer, key)
     fresh = state
+    distortions = {name: getattr(recipe.augment, name) for name in ("translate", "scale", "shear")}
     for t in range(4):
         chosen = epoch_order(3, t // 2, 4000, 2000)[t % 2]
         key_augment = jax.random.split(jax.random.fold_in(key, t))[0]
         padded = np.pad(images[chosen], ((0, 0), (2, 2), (2, 2), (0, 0)))
-        moved = random_affine(key_augment, padded, **(dataclasses.asdict(recipe.augment) | {"rotate": 15.0}))
+        moved = random_affine(key_augment, padded, rotate=15.0, **distortions)
         pixels = (moved / 255 - info.mean[0]) / info.std[0]
         targets = 0.9 * np.eye(10)[labels[chosen]] + 0.01
 

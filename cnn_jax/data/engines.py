@@ -29,12 +29,13 @@ class Engine(Protocol):
 
     `data` is what every step gets besides its batch. `skipped` has the bad images met so far, by
     their number: what was wrong and where. `waited` is the time in seconds that a step could not
-    start for want of a batch.
+    start for want of a batch. `crops` says that images come through a view, already cropped.
     """
 
     data: Any
     skipped: dict[int, str]
     waited: float
+    crops: bool
 
     def batches(self, rows: np.ndarray, epoch: int | None = None) -> Iterator[Batch]:
         """A batch on the devices, split over them, for each row of image numbers (steps, B) int32.
@@ -56,7 +57,7 @@ class Engine(Protocol):
 class OnDevice:
     """The whole set lies on every device as uint8; a batch is a row of numbers."""
 
-    waited = 0.0
+    waited, crops = 0.0, False
 
     def __init__(self, dataset: Dataset, *, everywhere: Sharding, split: Sharding, bad_images: BadImages = "error"):
         """Reads all images, with progress on a terminal.
@@ -111,8 +112,9 @@ class FromHost:
 
         `seed` is the root of what views draw. `threads` 0: as many as this process has cores.
         """
-        self.dataset, self.view = dataset, whole if dataset.fixed_size else view
-        self.image_shape = dataset.shape if dataset.fixed_size else (size, size, dataset.shape[2])
+        self.crops = not dataset.fixed_size
+        self.dataset, self.view = dataset, view if self.crops else whole
+        self.image_shape = (size, size, dataset.shape[2]) if self.crops else dataset.shape
         self.seed, self.bad_images = seed, bad_images
         self.threads, self.processes = threads or os.cpu_count() or 1, processes
         self.skipped: dict[int, str] = {}
@@ -153,6 +155,23 @@ class FromHost:
     def gather(data: Any, batch: Batch) -> Batch:
         del data
         return batch
+
+
+def open_engine(
+    kind: Literal["device", "host"],
+    dataset: Dataset,
+    view: View,
+    size: int,
+    *,
+    everywhere: Sharding,
+    split: Sharding,
+    bad_images: BadImages,
+    **host: int,
+) -> Engine:
+    """One of the two for a data set; `view`, `size` and the other options (`host`) are FromHost's."""
+    if kind == "device":
+        return OnDevice(dataset, everywhere=everywhere, split=split, bad_images=bad_images)
+    return FromHost(dataset, view, size, split=split, bad_images=bad_images, **host)
 
 
 def choose_engine(asked: Literal["auto", "device", "host"], *datasets: Dataset) -> Literal["device", "host"]:

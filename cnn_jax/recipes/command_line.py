@@ -9,13 +9,14 @@ import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import tyro
 
 from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.recipes import DEFAULT_RECIPE, RECIPES, Recipe
 from cnn_jax.recipes.configuration import override, read_json
+from cnn_jax.recipes.recipe import check_range
 from cnn_jax.tables import aligned
 
 PROG = "train.py"
@@ -41,6 +42,17 @@ class Command:
     """Go on with the run in --out, from its newest checkpoint."""
     download: Flag = False
     """Fetch and prepare the data set if it is not there."""
+    engine: Literal["auto", "device", "host"] = "auto"
+    """Where images are kept: on the devices (small sets of one image size), or read and decoded by the host as
+    they are needed."""
+    threads: int = 0
+    """Host threads that decode; as many as there are cores if 0."""
+    workers: int = 0
+    """Processes that decode in place of the threads, for hosts of many cores."""
+
+    def __post_init__(self):
+        check_range("threads", self.threads, 0, 1024)
+        check_range("workers", self.workers, 0, 1024)
 
 
 def parse(argv: Sequence[str]) -> Command:

@@ -2,11 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
-import numpy as np
 
+from cnn_jax.data.engines import Batch
+from cnn_jax.data.order import Timeline, start_of
 from cnn_jax.errors import UserError
 from cnn_jax.training.checkpoint import Checkpoints
 from cnn_jax.training.logs import RunLog
@@ -19,22 +20,22 @@ LOG_EVERY = 20  # steps between two train records, each of which waits for the d
 def train(
     state: TrainState,
     *,
-    step: Callable[[TrainState, np.ndarray], tuple[TrainState, dict[str, jax.Array]]],
+    timeline: Timeline,
+    batches: Callable[[int, int], Iterator[Batch]],
+    waited: Callable[[], float],
+    step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]],
     test: Callable[[TrainState], dict[str, float | int]],
     rate: Callable[[TrainState, int], float],
-    order: Callable[[int], np.ndarray],
-    epochs: int,
-    steps_per_epoch: int,
     checkpoints: Checkpoints,
     log: RunLog,
     stop: StopRequest,
 ) -> tuple[TrainState, float | None]:
     """Trains from wherever `state` stands to the end of the last epoch.
 
-    `order(epoch)` gives the image numbers of every step, (steps_per_epoch, batch) int32;
-    `step(state, indices)` trains on one row of it; `test(state)` gives what
-    evaluation.summarize gives; `rate(state, t)` is the learning rate that step t used. After
-    each epoch the network is tested and saved. A signal in `stop` saves and ends the run after the
+    `batches(epoch, offset)` gives what `step(state, batch)` trains on, from image `offset` of the
+    epoch's order on; `waited()` is how many seconds it has kept the loop waiting so far;
+    `test(state)` gives what evaluation.summarize gives; `rate(state, t)` is the learning rate that
+    step t used. After each epoch the network is tested and saved. A signal in `stop` saves and ends the run after the
     current step, or after the test if that step was an epoch's last.
 
     Returns the final state, and images/s without tests and saves (None if no step was left).
@@ -44,18 +45,19 @@ def train(
       UserError: the loss is not finite.
     """
     position = int(state.step)
+    start, offset = start_of(int(state.seen), timeline.size, timeline.batch_size)
     images, seconds = 0, 0.0
-    while position < epochs * steps_per_epoch:
-        meter = Meter()
-        for indices in order(position // steps_per_epoch)[position % steps_per_epoch :]:
-            state, metrics = step(state, indices)
+    for epoch in range(start, timeline.epochs):
+        meter = Meter(waited)
+        for batch in batches(epoch, offset if epoch == start else 0):
+            state, metrics = step(state, batch)
             position += 1
-            meter.add(metrics, len(indices))
+            meter.add(metrics, timeline.batch_size)
             means = None
-            epoch_ends = position % steps_per_epoch == 0
+            epoch_ends = timeline.ends_epoch(position)
             if position % LOG_EVERY == 0 or epoch_ends or stop.received:
                 means = meter.read(rate(state, position - 1))
-                log.write("train", step=position, epoch=position / steps_per_epoch, **means)
+                log.write("train", step=position, epoch=timeline.epoch(position), **means)
             log.progress(position, means)
             if stop.received and not epoch_ends:
                 checkpoints.save(state)
@@ -63,12 +65,12 @@ def train(
                 raise Interrupted(stop.received, f" at step {position}; the checkpoint is saved{stop.advice}")
         images, seconds = images + meter.images, seconds + meter.seconds
         tested = test(state)
-        check_finite("test", tested["test_loss"])
+        check_finite(log.tested, tested["test_loss"])
         record = {key.removeprefix("test_"): value for key, value in tested.items()}
-        log.write("test", step=position, epoch=position / steps_per_epoch, **record)
+        log.write(log.tested, step=position, epoch=timeline.epoch(position), **record)
         checkpoints.save(state, tested)
         log.epoch_line(position, meter.epoch_means(), record)
-        if stop.received and position < epochs * steps_per_epoch:
+        if stop.received and position < timeline.steps:
             checkpoints.wait()
             raise Interrupted(stop.received, f" at step {position}; the checkpoint is saved{stop.advice}")
     checkpoints.wait()
@@ -84,8 +86,10 @@ def check_finite(kind: str, loss: float) -> None:
 class Meter:
     """Means of an epoch's metrics, which stay on the device until they are read."""
 
-    def __init__(self):
+    def __init__(self, waited: Callable[[], float]):
         self.images = 0
+        self._waited = waited
+        self._waited_before = waited()
         self._fresh = 0  # images since the last reading
         self._waiting: list[dict] = []
         self._read: list[dict] = []
@@ -98,7 +102,7 @@ class Meter:
         self._fresh += images
 
     def read(self, lr: float) -> dict[str, float]:
-        """Waits; means since the last reading, with the learning rate and the speed.
+        """Waits; means since the last reading, with the learning rate, the speed and the share of time without data.
 
         Raises:
           UserError: the loss is not finite.
@@ -108,10 +112,12 @@ class Meter:
         means = _means(waited)
         check_finite("training", means["loss"])
         speed = self._fresh / (now - self._last)
+        wait = (self._waited() - self._waited_before) / (now - self._last)
+        self._waited_before = self._waited()
         self._read += waited
         self.images += self._fresh
         self._waiting, self._fresh, self._last, self._lr = [], 0, now, lr
-        return means | {"lr": lr, "images_per_s": speed}
+        return means | {"lr": lr, "images_per_s": speed, "data_wait": wait}
 
     def epoch_means(self) -> dict[str, float]:
         """Means over everything read so far."""

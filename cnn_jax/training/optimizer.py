@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cnn_jax.errors import UserError
 from cnn_jax.recipes import Optimizer, Schedule
 
 
@@ -38,15 +39,23 @@ def is_kernel(params: dict) -> dict:
 
 
 def make_optimizer(
-    config: Optimizer, schedule: Schedule, epochs: int, steps_per_epoch: int
+    config: Optimizer, schedule: Schedule, epochs: int, steps_per_epoch: int, shift: int = 0
 ) -> tuple[optax.GradientTransformationExtraArgs, optax.Schedule]:
     """SGD with momentum and L2 on kernels, and the schedule it follows.
 
     g <- g + weight_decay * w;  v <- momentum * v + g;  w <- w - lr * v, as PyTorch and Caffe
     order it. On "plateau" `update` needs `value=`, the step's loss: when the mean over an epoch
     has not improved by 1e-4 (relative) for `patience` epochs, the rate is multiplied by `factor`.
+
+    Step t follows the schedule's step t + `shift` (data.order.Timeline).
+
+    Raises:
+      UserError: a shift on "plateau", whose memory is of epochs of one length.
     """
-    rate = make_schedule(schedule, config.lr, epochs, steps_per_epoch)
+    if shift and schedule.kind == "plateau":
+        raise UserError("schedule.kind=plateau averages over epochs of one length: the batch size cannot change")
+    planned = make_schedule(schedule, config.lr, epochs, steps_per_epoch)
+    rate = (lambda step: planned(step + shift)) if shift else planned
     steps = [
         optax.add_decayed_weights(config.weight_decay, mask=is_kernel),
         optax.sgd(rate, momentum=config.momentum, nesterov=config.nesterov),

@@ -12,13 +12,15 @@ from pathlib import Path
 from cnn_jax.errors import UserError
 from cnn_jax.recipes.configuration import differences, read_json
 
+MAY_CHANGE = ("data_dir:", "batch_size:")
+
 
 @contextlib.contextmanager
 def open_run_folder(out: Path, config: dict, *, resume: bool) -> Generator[None]:
     """Makes `out` and writes config.json, or checks that a resumed run has the same configuration.
 
-    Inside, no other process can open the same run. A resumed run may name another data_dir: it
-    says where things lie, not what they are.
+    Inside, no other process can open the same run. A resumed run may name another data_dir, which
+    says where things lie, not what they are, and another batch_size: its place is counted in images.
 
     Raises:
       UserError: `out` cannot be written, holds a run already, is another configuration's run, or
@@ -37,9 +39,13 @@ def open_run_folder(out: Path, config: dict, *, resume: bool) -> Generator[None]
         except BlockingIOError:
             raise UserError(f"another process is at work in {out}") from None
         if resume:
-            changes = [line for line in differences(read_json(path), config) if not line.startswith("data_dir:")]
+            changes = differences(read_json(path), config)
+            refused = [line for line in changes if not line.startswith(MAY_CHANGE)]
+            if refused:
+                raise UserError(f"the run in {out} has another configuration: {'; '.join(refused)}")
             if changes:
-                raise UserError(f"the run in {out} has another configuration: {'; '.join(changes)}")
+                print(f"{out}: goes on with {'; '.join(changes)}", flush=True)
+                write_json(path, config)
         elif any((out / name).exists() for name in ("config.json", "checkpoints", "metrics.jsonl")):
             raise UserError(f"{out} already holds a run: continue it with --resume, or choose another --out")
         else:

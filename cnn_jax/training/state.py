@@ -15,12 +15,15 @@ class TrainState(struct.PyTreeNode):
 
     Attributes:
       step: () int32, steps taken.
+      seen: () uint32, the place in the data: images drawn, the tails of epochs that filled no
+        batch included (see data.order).
       params, batch_stats: the model's collections, float32; `batch_stats` may be empty.
       opt_state: the optimiser's, its schedules and plateaus included.
       key: the root key. Step t draws from fold_in(key, t), so no key is ever advanced.
     """
 
     step: jax.Array
+    seen: jax.Array
     params: dict
     batch_stats: dict
     opt_state: optax.OptState
@@ -32,6 +35,7 @@ class TrainState(struct.PyTreeNode):
         params = variables["params"]
         return cls(
             step=jnp.zeros((), jnp.int32),
+            seen=jnp.zeros((), jnp.uint32),
             params=params,
             batch_stats=variables.get("batch_stats", {}),
             opt_state=optimizer.init(params),

@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cnn_jax.evaluation.metrics import predictions
 from cnn_jax.training.state import TrainState
 
+MIX = 0x6D697800  # set apart from what images draw one by one
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -28,13 +30,17 @@ def train_step(
     loss: Loss,
     preprocess: Callable[[jax.Array, jax.Array | None], jax.Array],
     num_classes: int,
+    epoch_size: int,
     label_smoothing: float = 0.0,
     aux_weight: float = 0.3,
+    mix: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step on `batch`: `image` (B, H, W, C) uint8, `label` (B,) int32 in [0, num_classes).
 
-    `apply` is the model's, `preprocess(images, key)` augments and normalises, `loss` maps logits
-    and label probabilities to a value per image. Step t's keys come from fold_in(state.key, t).
+    `apply` is the model's, `preprocess(images, key)` augments and normalises, `mix(key, images,
+    labels)` mixes images and their label probabilities, `loss` maps logits and label probabilities
+    to a value per image. Step t's keys come from fold_in(state.key, t). An epoch has `epoch_size`
+    images, of which a tail that fills no batch is passed over.
 
     Auxiliary heads' losses are added times `aux_weight` (0.3: Szegedy 2014, 1409.4842, sec. 5).
 
@@ -44,6 +50,8 @@ def train_step(
     key_augment, key_dropout = jax.random.split(jax.random.fold_in(state.key, state.step))
     images = preprocess(batch["image"], key_augment)
     labels = optax.smooth_labels(jax.nn.one_hot(batch["label"], num_classes), label_smoothing)
+    if mix is not None:
+        images, labels = mix(jax.random.fold_in(key_augment, MIX), images, labels)
 
     def objective(params):
         logits, changed = apply(
@@ -60,8 +68,14 @@ def train_step(
 
     (value, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=value)
+
+    def past_tail(seen):  # as data.order.start_of has it; a resumed run may bring larger batches
+        left = epoch_size - seen % epoch_size
+        return jnp.where(left < len(labels), seen + left, seen)
+
     state = state.replace(
         step=state.step + 1,
+        seen=past_tail(past_tail(state.seen) + len(labels)),
         params=optax.apply_updates(state.params, updates),
         batch_stats=batch_stats,
         opt_state=opt_state,
@@ -78,19 +92,11 @@ def eval_step(
     preprocess: Callable[[jax.Array, jax.Array | None], jax.Array],
     num_classes: int,
 ) -> dict[str, jax.Array]:
-    """What is to know of each image of a batch, (B,) each.
+    """The record of each image of a batch, (B,) each: evaluation.metrics.predictions, with `label` and `good`.
 
-    `loss` (of the unsmoothed label), `guess` (the winning class), `confidence` (softmax of the
-    guess), `top1` and `top5` (bool: label first, label among the first five; ties go to the
-    lower class).
+    `loss` is that of the unsmoothed label; `good` is False where another image stands in for one that is bad.
     """
     logits = apply(variables, preprocess(batch["image"], None), train=False)
     label = batch["label"]
-    best = jax.lax.top_k(logits, min(5, num_classes))[1]
-    return {
-        "loss": loss(logits, jax.nn.one_hot(label, num_classes)),
-        "guess": best[:, 0],
-        "confidence": jax.nn.softmax(logits).max(-1),
-        "top1": best[:, 0] == label,
-        "top5": (best == label[:, None]).any(-1),
-    }
+    own_loss = {"loss": loss(logits, jax.nn.one_hot(label, num_classes))}
+    return predictions(logits, label) | own_loss | {"label": label, "good": batch["good"]}
