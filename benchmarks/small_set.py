@@ -1,0 +1,116 @@
+"""Training images per second on a set that fits a device: from the device, from the host, from plain grain.
+
+    cnn-jax prepare fashion_mnist --data-dir DIR [--from-files FILES]
+    uv run python -m benchmarks.small_set --dir DIR [--rounds 7]
+
+All three train LeNet-5 (lenet5_modern) on Fashion-MNIST in batches of 64, as its recipe does, shuffled, without
+augmentation, by the same compiled step but for its input. "grain" is what TFDS's guide shows: a grain.DataLoader
+over tfds.data_source. Each is a process of its own that lives through all rounds; figures are medians, ratios
+medians of each round's.
+"""
+
+import argparse
+import itertools
+import sys
+
+from benchmarks.contender import compare, serve
+
+BATCH, STEPS = 64, 100
+NETWORK = "lenet5_modern"
+
+
+def trainer(gather, data):
+    """The function (state, batch) -> state of one training step, and a first state."""
+    from functools import partial
+
+    import jax
+    import jax.numpy as jnp
+
+    from cnn_jax.data.augment import make_preprocess
+    from cnn_jax.models import create_model, model_info
+    from cnn_jax.recipes import Augment, Optimizer, Schedule
+    from cnn_jax.training.optimizer import make_optimizer
+    from cnn_jax.training.state import TrainState
+    from cnn_jax.training.step import cross_entropy, train_step
+
+    model, info = create_model(NETWORK), model_info(NETWORK)
+    optimizer, _ = make_optimizer(Optimizer(lr=0.01), Schedule(kind="constant"), 1, STEPS)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)), train=False)
+    step = partial(
+        train_step,
+        apply=model.apply,
+        optimizer=optimizer,
+        loss=cross_entropy,
+        preprocess=make_preprocess((32, 32), *info.normalization(1), vars(Augment())),
+        num_classes=10,
+        epoch_size=60_000,
+    )
+    compiled = jax.jit(lambda state, data, batch: step(state, gather(data, batch))[0], donate_argnums=0)
+    return lambda state, batch: compiled(state, data, batch), TrainState.create(variables, optimizer, jax.random.key(1))
+
+
+def engine_batches(kind: str, folder: str):
+    """Batches of one of our engines, without end, and what the step needs of it."""
+    from cnn_jax.data import open_dataset
+    from cnn_jax.data.engines import FromHost, OnDevice
+    from cnn_jax.data.order import epoch_order
+    from cnn_jax.data.views import whole
+    from cnn_jax.training.sharding import data_mesh, replicated, split
+
+    dataset, mesh = open_dataset("fashion_mnist", "train", folder), data_mesh(BATCH)
+    engine = (
+        OnDevice(dataset, everywhere=replicated(mesh), split=split(mesh))
+        if kind == "device"
+        else FromHost(dataset, whole, 28, split=split(mesh))
+    )
+
+    def batches():
+        for epoch in itertools.count():
+            yield from engine.batches(epoch_order(0, epoch, len(dataset), BATCH), epoch)
+
+    return batches(), engine.gather, engine.data
+
+
+def grain_batches(folder: str):
+    """As TFDS's guide has it: decoded one by one by tfds.data_source, shuffled and batched by grain."""
+    import grain.python as grain
+    import tensorflow_datasets as tfds
+
+    source = tfds.data_source("fashion_mnist", split="train", data_dir=folder, download=False)
+    loader = grain.DataLoader(
+        data_source=source,
+        sampler=grain.IndexSampler(len(source), shuffle=True, seed=0, shard_options=grain.NoSharding()),
+        operations=[grain.Batch(BATCH, drop_remainder=True)],
+    )
+    return iter(loader), lambda _, batch: {"image": batch["image"], "label": batch["label"]}, ()
+
+
+def contender(kind: str, folder: str) -> None:
+    """Trains on one of the three, a round at a time."""
+    import jax
+
+    batches, gather, data = grain_batches(folder) if kind == "grain" else engine_batches(kind, folder)
+    step, state = trainer(gather, data)
+
+    def work(steps: int) -> int:
+        nonlocal state
+        for batch in itertools.islice(batches, steps):
+            state = step(state, batch)
+        jax.block_until_ready(state.params)
+        return BATCH * steps
+
+    serve(work, STEPS)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dir", required=True)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--contender", choices=("device", "host", "grain"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contender:
+        contender(options.contender, options.dir)
+    else:
+        own = (sys.executable, "-m", "benchmarks.small_set", "--dir", options.dir, "--contender")
+        names = {"grain over tfds.data_source": "grain", "from the host": "host", "from the device": "device"}
+        print(compare({name: (*own, kind) for name, kind in names.items()}, options.rounds))
