@@ -55,6 +55,8 @@ def run(command: Command, stop: StopRequest) -> None:
     tested = "test"  # after each epoch
     if config.validation:
         tested, (kept, held_out) = "validation", order.held_out(len(train_set), config.validation)
+        if not len(held_out):
+            raise UserError(f"--validation {config.validation} holds out none of {len(train_set)} images")
         sets["validation"] = train_set.select(held_out, "validation")
         sets["train"] = train_set = train_set.select(kept, config.train_split)
     classes, channels = len(train_set.classes), train_set.shape[2]
@@ -101,7 +103,7 @@ def run(command: Command, stop: StopRequest) -> None:
     stop.advice = f"; go on with: uv run train.py --resume --out {shlex.quote(str(out))}"
     written = to_json(command.recipe, config) | {"data": {kind: s.fingerprint for kind, s in sets.items()}}
     with (
-        run_folder.open_run_folder(out, written, resume=command.resume),
+        run_folder.open_run_folder(out, written, resume=command.resume) as go_on,
         checkpoint.Checkpoints(out / "checkpoints") as checkpoints,
     ):
         # A resumed run starts from its newest checkpoint.
@@ -155,6 +157,7 @@ def run(command: Command, stop: StopRequest) -> None:
             return evaluate(partial(test_steps[kind], state.variables), loaded[kind].batches(rows), rows, mask)
 
         # Loop. From here on a signal waits for the end of a step.
+        go_on()
         stop.gentle = True
         rows = partial(order.epoch_order, config.seed, size=len(train_set), batch_size=config.batch_size)
         with logs.RunLog(out, timeline, int(state.step), tested) as log:
@@ -244,6 +247,10 @@ def main(argv: list[str]) -> int:
     except BrokenPipeError:
         told, code = "nobody reads this output any more" + stop.advice, 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        told, code = "the device has too little memory; a smaller --batch-size or --engine host needs less", 2
     except OSError as error:  # a full disk, most often
         told, code = f"cannot read or write {error.filename or 'the output'}: {error.strerror}{stop.advice}", 2
     print(f"train.py: {told}", file=sys.stderr, flush=True)

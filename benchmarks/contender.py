@@ -46,15 +46,19 @@ def compare(commands: dict[str, Sequence[str]], rounds: int) -> str:
 
     processes = {name: _started(name, command) for name, command in commands.items()}
     found: dict[str, list[dict]] = {name: [] for name in commands}
-    for number in range(rounds + 1):
-        for name, process in processes.items():
-            print("go", file=process.stdin, flush=True)
-            result = json.loads(process.stdout.readline())
-            if number:
-                found[name].append(result)
-        print(f"round {number} of {rounds}", file=sys.stderr)
-    for process in processes.values():
-        process.kill()
+    try:
+        for number in range(rounds + 1):
+            for name, process in processes.items():
+                print("go", file=process.stdin, flush=True)
+                if not (line := process.stdout.readline()):
+                    sys.exit(f"{name} ended in round {number}")
+                if number:
+                    found[name].append(json.loads(line))
+            print(f"round {number} of {rounds}", file=sys.stderr)
+    finally:
+        for process in processes.values():
+            process.stdin.close()  # which ends them
+            process.wait()
     first = [result["images_per_s"] for result in next(iter(found.values()))]
     rows = [("", "images/s", "ratio", "memory MB")]
     for name, results in found.items():

@@ -221,12 +221,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"cnn-jax: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("cnn-jax: stopped", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # such as `cnn-jax list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"cnn-jax: cannot read or write {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("cnn-jax: stopped", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

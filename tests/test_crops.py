@@ -58,7 +58,7 @@ def test_bad_files_are_told_whatever_the_crop(name):
             crop(data, 3, 8, lambda height, width, rows=rows: (0, 0, min(rows, height), min(4, width)))
 
 
-def test_damage_above_the_crops_end_is_found_as_often_as_in_the_whole():
+def test_damage_is_found_as_in_the_whole_where_no_rows_are_left_out():
     found = 0
     for _ in range(200):
         data = bytearray(jpeg_of(96, 96, "420"))

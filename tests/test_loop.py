@@ -28,7 +28,7 @@ class Saves:
         pass
 
 
-def run(out, state, *, epochs=3, loss=1.0, signal_at=None, saves=None, test_loss=0.1):
+def run(out, state, *, epochs=3, loss=1.0, signal_at=None, saves=None, test_loss=0.1, batches=None, test=None):
     out.mkdir(exist_ok=True)
     saves, stop = saves or Saves(), StopRequest(gentle=True, advice="; go on")
 
@@ -42,15 +42,18 @@ def run(out, state, *, epochs=3, loss=1.0, signal_at=None, saves=None, test_loss
         state, speed = train(
             state,
             timeline=timeline,
-            batches=lambda epoch, offset: iter(epoch_order(0, epoch, 23, 4, offset)),
+            batches=batches or (lambda epoch, offset: iter(epoch_order(0, epoch, 23, 4, offset))),
             waited=lambda: 0.0,
             step=step,
-            test=lambda state: {
-                "test_loss": test_loss,
-                "test_top1": state.step / 100,
-                "test_top5": 1.0,
-                "test_count": 7,
-            },
+            test=test
+            or (
+                lambda state: {
+                    "test_loss": test_loss,
+                    "test_top1": state.step / 100,
+                    "test_top5": 1.0,
+                    "test_count": 7,
+                }
+            ),
             rate=lambda state, t: 0.1 * t,
             checkpoints=saves,
             log=log,
@@ -115,3 +118,36 @@ def test_a_test_loss_that_is_not_finite_is_neither_saved_nor_logged(tmp_path):
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, loss):
     with pytest.raises(UserError, match="the training loss became (nan|inf); a lower --optimizer.lr may help"):
         run(tmp_path, Counter(), loss=loss)
+
+
+def broken_at(number):
+    """Batches of an epoch, of which one cannot be made."""
+
+    def batches(epoch, offset):
+        for place, row in enumerate(epoch_order(0, epoch, 23, 4, offset)):
+            if place == number and epoch == 1:
+                raise UserError("file 7 is empty (0 bytes)")
+            yield row
+
+    return batches
+
+
+def test_a_bad_image_in_training_ends_the_run_with_its_place_saved(tmp_path):
+    saves = Saves()
+    with pytest.raises(UserError, match="file 7 is empty"):
+        run(tmp_path, Counter(), saves=saves, batches=broken_at(2))
+    assert saves.saved == [(5, 0.05), (7, None)]
+    saves = Saves()
+    with pytest.raises(UserError, match="file 7 is empty"):
+        run(tmp_path / "first", Counter(), saves=saves, batches=broken_at(0))
+    assert saves.saved == [(5, 0.05)]  # which is there already
+
+
+def test_a_bad_image_in_the_test_loses_no_epoch(tmp_path):
+    def test(state):
+        raise UserError("file 9 is empty (0 bytes)")
+
+    saves = Saves()
+    with pytest.raises(UserError, match="file 9 is empty"):
+        run(tmp_path, Counter(), saves=saves, test=test)
+    assert saves.saved == [(5, None)]

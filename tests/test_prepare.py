@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -163,7 +164,14 @@ def test_a_killed_preparation_leaves_nothing_that_passes_for_a_set(raw, tmp_path
 
 def test_ctrl_c_leaves_nothing(raw, tmp_path):
     options = ("fashion_mnist", "--from-files", raw, "--data-dir", tmp_path)
-    with subprocess.Popen(command(*options), stderr=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL) as process:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # background jobs of a shell start deaf to it
+    with subprocess.Popen(
+        command(*options),
+        stderr=subprocess.PIPE,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=heard,  # noqa: PLW1509
+    ) as process:
         while not MOMENTS["while images are encoded"](tmp_path):
             time.sleep(0.002)
         process.send_signal(signal.SIGINT)

@@ -9,9 +9,9 @@ from cnn_jax.training.run_folder import new_folder, versions, write_json
 
 
 def open_run_folder(*args, **options):
-    """Opens and leaves."""
-    with run_folder.open_run_folder(*args, **options):
-        pass
+    """Opens, goes on and leaves."""
+    with run_folder.open_run_folder(*args, **options) as go_on:
+        go_on()
 
 
 CONFIG = to_json("lenet5_modern", RECIPES["lenet5_modern"])
@@ -100,3 +100,6 @@ def test_another_batch_size_is_told_and_written_down(tmp_path, capsys):
     assert capsys.readouterr().out == f"{tmp_path}: goes on with batch_size: 64 -> 128\n"
     open_run_folder(tmp_path, CONFIG | {"batch_size": 128}, resume=True)
     assert capsys.readouterr().out == ""
+    with run_folder.open_run_folder(tmp_path, CONFIG, resume=True):
+        pass  # a resume that did not get as far as its first step
+    assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == 128

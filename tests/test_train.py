@@ -376,8 +376,7 @@ def test_the_bar_appears_on_a_terminal(train_command, tmp_path):
     assert "epoch 1/1" in text and "\r" in text
 
 
-@pytest.mark.parametrize("recipe", ["lenet5_1998", "lenet5_modern"])
-@pytest.mark.parametrize("schedule", ["plateau", "step"])
+@pytest.mark.parametrize(("recipe", "schedule"), [("lenet5_1998", "plateau"), ("lenet5_modern", "step")])
 def test_other_schedules_train(run_train, tmp_path, recipe, schedule):
     done = run_train(
         "--recipe", recipe, "--epochs", 1, "--batch-size", 250, "--schedule.kind", schedule,

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -172,6 +173,24 @@ def test_another_batch_size_on_resume_goes_on_at_the_next_image(spied, npz, tmp_
     assert "complete" in again.stdout and json.loads((out / "config.json").read_text())["batch_size"] == 40
 
 
+def test_ctrl_c_with_worker_processes_saves_and_leaves_none_of_them(spied, folder, tmp_path):
+    """A terminal's Ctrl-C reaches every process of the group."""
+    options = (*SMALL, *data_options("host of many sizes", None, folder), "--workers", 2, "--epochs", 50)
+    command = spied(tmp_path / "log", *options, "--out", tmp_path / "run")
+    process = subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    while process.poll() is None and not ((tmp_path / "log").exists() and len(given(tmp_path / "log")) > 5):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert re.search(r"^train.py: stopped by SIGINT at step \d+; the checkpoint is saved", stderr, re.MULTILINE)
+    assert "Traceback" not in stderr
+    end = time.monotonic() + 20
+    while time.monotonic() < end and subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True).stdout:
+        time.sleep(0.1)
+    assert not subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True).stdout
+
+
 def test_a_plateau_refuses_another_batch_size(run_train, npz, tmp_path):
     options = ("--dataset", npz, "--epochs", 1, "--batch-size", 16, "--schedule.kind", "plateau")
     assert run_train(*options, "--out", tmp_path / "run").returncode == 0
@@ -181,15 +200,14 @@ def test_a_plateau_refuses_another_batch_size(run_train, npz, tmp_path):
 
 def test_1003_images_are_counted_exactly_on_one_and_eight_devices(run_train, train_command, npz, tmp_path):
     found = {}
-    for devices in (1, 8):
-        for engine in ("device", "host"):
-            out = tmp_path / f"{engine}{devices}"
-            env = train_command()["env"] | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-            options = ("--dataset", npz, "--batch-size", 64, "--epochs", 1, "--engine", engine, "--optimizer.lr", 0.01)
-            done = run_train(*options, "--out", out, env=env)
-            assert done.returncode == 0, done.stderr
-            assert f"on {devices} x cpu" in done.stdout
-            found[engine, devices] = summary(out)
+    for devices, engine in ((1, "device"), (8, "device"), (8, "host")):
+        out = tmp_path / f"{engine}{devices}"
+        env = train_command()["env"] | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        options = ("--dataset", npz, "--batch-size", 64, "--epochs", 1, "--engine", engine, "--optimizer.lr", 0.01)
+        done = run_train(*options, "--out", out, env=env)
+        assert done.returncode == 0, done.stderr
+        assert f"on {devices} x cpu" in done.stdout
+        found[engine, devices] = summary(out)
     assert {run["test_count"] for run in found.values()} == {1003}
     assert len({run["test_top1"] for run in found.values()}) == 1  # brightness is learnt or not, with no image near
 

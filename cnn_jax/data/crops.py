@@ -87,7 +87,8 @@ def decode_rows(jpeg: bytes, channels: int, whole: tuple[int, int], bottom: int,
     below cost nothing. The array is a view of a buffer that the next call in this thread overwrites.
 
     Raises:
-      BadImage: damaged above `bottom`, or cut short anywhere.
+      BadImage: damaged so that nothing can be decoded, or cut short anywhere. What else is damaged
+        between is told only where no rows are left out: libjpeg's complaint of those comes first.
     """
     import simplejpeg
 

@@ -65,7 +65,7 @@ def _decode_jpeg(image: bytes, channels: int) -> np.ndarray:
     try:
         return simplejpeg.decode_jpeg(image, "GRAY" if channels == 1 else "RGB")
     except ValueError as error:
-        if "extraneous bytes" in str(error):  # harmless, and real photos have them; the pixels are whole
+        if "extraneous bytes" in str(error):  # real photos have them; Pillow and TensorFlow do not mind either
             return simplejpeg.decode_jpeg(image, "GRAY" if channels == 1 else "RGB", strict=False)
         raise BadImage(f"is a damaged JPEG ({first_line(error)})") from None
 
@@ -117,6 +117,7 @@ def resize_shorter(pixels: np.ndarray, size: int, interpolation: Interpolation =
     height, width, channels = pixels.shape
     shorter = min(height, width)
     target = (int(size * width / shorter), int(size * height / shorter))
+    _check_size(*target)  # a narrow file would fill the memory
     picture = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
     return np.asarray(picture.resize(target, Image.Resampling[interpolation.upper()])).reshape(*target[::-1], channels)
 

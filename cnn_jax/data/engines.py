@@ -14,8 +14,9 @@ from jax.sharding import Sharding
 from tqdm import tqdm
 
 from cnn_jax.data.dataset import Dataset
-from cnn_jax.data.host import BadImages, HostBatches, read_ahead
+from cnn_jax.data.host import BadImages, HostBatches, cores, read_ahead
 from cnn_jax.data.views import View, whole
+from cnn_jax.errors import UserError
 
 LOAD_CHUNK = 512  # images a read, while a set is loaded
 ON_DEVICE = 0.25  # share of a device's memory that data sets may take
@@ -63,19 +64,21 @@ class OnDevice:
         """Reads all images, with progress on a terminal.
 
         Raises:
-          UserError: images of several sizes, or a bad one and `bad_images` is "error".
+          UserError: a bad image and `bad_images` is "error".
         """
         starts = range(0, len(dataset), LOAD_CHUNK)
         self.skipped: dict[int, str] = {}
-        parts: dict[str, list[np.ndarray]] = {"image": [], "label": [], "good": []}
+        arrays: dict[str, np.ndarray] = {}
         quiet = len(starts) < 20 or not sys.stderr.isatty()
         for start in tqdm(starts, f"reading {dataset.name} {dataset.split}", disable=quiet):
             rows = np.arange(start, min(start + LOAD_CHUNK, len(dataset)), dtype=np.int32)[None]
             chunk = HostBatches(dataset, whole, rows, bad_images=bad_images)[0]
-            self.skipped |= chunk.pop("bad")
-            for key, values in parts.items():
-                values.append(chunk[key])
-        self.data = jax.device_put({key: np.concatenate(values) for key, values in parts.items()}, everywhere)
+            _note(self.skipped, chunk.pop("bad"))
+            for key, values in chunk.items():
+                if key not in arrays:
+                    arrays[key] = np.empty((len(dataset), *values.shape[1:]), values.dtype)
+                arrays[key][rows[0]] = values
+        self.data = jax.device_put(arrays, everywhere)
         self._split = split
 
     def batches(self, rows: np.ndarray, epoch: int | None = None) -> Iterator[Batch]:
@@ -116,7 +119,7 @@ class FromHost:
         self.dataset, self.view = dataset, view if self.crops else whole
         self.image_shape = (size, size, dataset.shape[2]) if self.crops else dataset.shape
         self.seed, self.bad_images = seed, bad_images
-        self.threads, self.processes = threads or os.cpu_count() or 1, processes
+        self.threads, self.processes = threads or cores(), processes
         self.skipped: dict[int, str] = {}
         self.waited = 0.0
         self._split = split
@@ -132,10 +135,7 @@ class FromHost:
         start = time.perf_counter()
         for batch in made:
             self.waited += time.perf_counter() - start
-            for index, told in batch.pop("bad").items():
-                if index not in self.skipped:
-                    tqdm.write(f"skipped: {told}", file=sys.stderr)
-                self.skipped[index] = told
+            _note(self.skipped, batch.pop("bad"))
             on_the_way.append(
                 {key: jax.make_array_from_process_local_data(self._split, value) for key, value in batch.items()}
             )
@@ -157,6 +157,14 @@ class FromHost:
         return batch
 
 
+def _note(skipped: dict[int, str], bad: dict[int, str]) -> None:
+    """Names bad images that were not met before."""
+    for index, told in bad.items():
+        if index not in skipped:
+            tqdm.write(f"skipped: {told}", file=sys.stderr)
+    skipped |= bad
+
+
 def open_engine(
     kind: Literal["device", "host"],
     dataset: Dataset,
@@ -175,11 +183,18 @@ def open_engine(
 
 
 def choose_engine(asked: Literal["auto", "device", "host"], *datasets: Dataset) -> Literal["device", "host"]:
-    """ "auto": "device" if the images have one size and all sets together fit ON_DEVICE of a device's memory."""
+    """ "auto": "device" if the images have one size and all sets together fit ON_DEVICE of a device's memory.
+
+    Raises:
+      UserError: "device" for images of which it is not known that they have one size.
+    """
+    for dataset in datasets:
+        if not dataset.fixed_size and asked == "device":
+            raise UserError(f"--engine device needs images of one known size, which {dataset.name} does not have")
+        if not dataset.fixed_size:
+            return "host"
     if asked != "auto":
         return asked
-    if not all(dataset.fixed_size for dataset in datasets):
-        return "host"
     size = sum(len(dataset) * math.prod(edge or 0 for edge in dataset.shape) for dataset in datasets)
     return "device" if size <= ON_DEVICE * device_memory() else "host"
 
@@ -189,4 +204,4 @@ def device_memory() -> int:
     device = jax.local_devices()[0]
     if device.platform == "cpu":
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()
-    return device.memory_stats()["bytes_limit"]
+    return (device.memory_stats() or {}).get("bytes_limit", 0)  # 0, not known: sets stay on the host

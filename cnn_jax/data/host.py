@@ -2,10 +2,10 @@
 
 import multiprocessing
 import os
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.decode import BadImage
 from cnn_jax.data.views import View
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, first_line
 
 BadImages = Literal["error", "skip"]
 
@@ -44,7 +44,6 @@ class HostBatches:
         Raises:
           UserError: a bad image, with its place; a label out of range; images of several sizes.
         """
-        _end_with_parent()
         row = self.rows[index].tolist()
         bad: dict[int, str] = {}
         images = None
@@ -76,9 +75,18 @@ class HostBatches:
         raise UserError(f"{told}, and so it goes on for {LOOK_AHEAD} images")
 
 
-@cache
-def _end_with_parent() -> None:
-    """In a worker process: ends it when its parent is gone, which grain's workers would outlive."""
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _start_worker(number: int, count: int) -> None:
+    """In a worker process: Ctrl-C is its parent's affair, and it ends with its parent, which it would outlive."""
+    del number, count
+    import cv2
+
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if parent := multiprocessing.parent_process():
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
@@ -94,11 +102,12 @@ def read_ahead(batches: HostBatches, threads: int, processes: int = 0) -> Iterat
       UserError: grain is not installed, or what `HostBatches` raises.
     """
     try:
+        import cv2
         import grain
-    except ImportError:
-        raise UserError("reading images as they are needed takes grain: pip install grain") from None
-    import cv2
-
+        import simplejpeg  # noqa: F401  its absence is told here, not from a thread
+    except ImportError as error:
+        package = {"cv2": "opencv-python-headless"}.get(error.name or "", error.name)
+        raise UserError(f"reading images as they are needed takes {package}: pip install {package}") from None
     cv2.setNumThreads(0)  # the threads are ours
     elements = grain.MapDataset.source(batches)
     if not processes:
@@ -107,4 +116,12 @@ def read_ahead(batches: HostBatches, threads: int, processes: int = 0) -> Iterat
 
     flags.FLAGS.mark_as_parsed()  # grain asks for them in its workers
     one_each = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
-    return iter(elements.to_iter_dataset(one_each).mp_prefetch(grain.MultiprocessingOptions(num_workers=processes)))
+    workers = grain.MultiprocessingOptions(num_workers=processes)
+    return _of_workers(elements.to_iter_dataset(one_each).mp_prefetch(workers, _start_worker))
+
+
+def _of_workers(elements: Iterable[dict]) -> Iterator[dict]:
+    try:
+        yield from elements
+    except RuntimeError as error:  # killed, for want of memory most often
+        raise UserError(f"a worker process ended ({first_line(error)}); fewer --workers need less memory") from None

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from cnn_jax.data import splits
 from cnn_jax.data.dataset import Dataset, Record, Source
 from cnn_jax.data.decode import BadImage, decode
+from cnn_jax.data.host import cores
 from cnn_jax.data.sources import open_collection
 from cnn_jax.errors import UserError
 from cnn_jax.tables import aligned
@@ -56,6 +57,8 @@ def inspect(
     collection = open_collection(name, data_dir)
     dataset = splits.take(collection, split or min(collection.splits, key=lambda name: name != "train"))
     count = min(limit or len(dataset), len(dataset))
+    if out is not None and out.suffix.lower() != ".png":
+        raise UserError(f"--out {out} must end in .png")
     looks, bad = look(dataset, np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist())
     rows = [
         ("data set", name),
@@ -82,7 +85,7 @@ def _size(open_split: Callable[[], Source]) -> str:
 def look(dataset: Dataset, indices: list[int]) -> tuple[list[Look], list[str]]:
     """Decodes images by threads, with progress on a terminal: the good ones, and what is wrong with the others."""
     chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         done = pool.map(lambda chunk: list(map(partial(_look, dataset), chunk, dataset.read_each(chunk))), chunks)
         found = []
         with tqdm(None, "looking", len(indices), unit=" images", disable=not sys.stderr.isatty()) as progress:

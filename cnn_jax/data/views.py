@@ -12,6 +12,7 @@ import numpy as np
 
 from cnn_jax.data.crops import Box, crop, random_resized_box, scale_jitter_box
 from cnn_jax.data.decode import Interpolation, center_crop, decode
+from cnn_jax.errors import UserError
 
 Image = bytes | np.ndarray
 Key = tuple[int, int, int] | None
@@ -38,10 +39,16 @@ def random_part(image: Image, channels: int, key: Key, *, size: int, box: Callab
 
 
 def training_view(options: dict[str, Any], size: int) -> View | None:
-    """The random crop that `options`, the fields of recipes.Augment, ask for; None if they ask for none."""
+    """The random crop that `options`, the fields of recipes.Augment, ask for; None if they ask for none.
+
+    Raises:
+      UserError: a scale jitter to less than `size`.
+    """
     if options["crop"] == "random_resized":
         box = partial(random_resized_box, scale=options["crop_scale"], ratio=options["crop_ratio"])
     elif options["crop"] == "scale_jitter":
+        if options["jitter"][0] < size:
+            raise UserError(f"augment.jitter from {options['jitter'][0]:g} leaves no crop of {size} pixels")
         box = partial(scale_jitter_box, size=size, shorter=options["jitter"])
     else:
         return None

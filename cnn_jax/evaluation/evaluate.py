@@ -1,6 +1,5 @@
 """Every image exactly once, on any number of devices and processes."""
 
-import os
 import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.decode import BadImage, decode
+from cnn_jax.data.host import cores
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.metrics import predictions
 from cnn_jax.evaluation.protocols import Protocol
@@ -118,7 +118,7 @@ def viewed(
             tqdm.write(f"skipped: {told}", file=sys.stderr)
             return None
 
-    threads = min(os.cpu_count() or 1, 32)
+    threads = min(cores(), 32)
     pool, waiting = ThreadPoolExecutor(threads), deque()
     try:
         for index in indices:

@@ -123,7 +123,7 @@ class Checkpoints:
 def load_variables(run: str | Path, which: Literal["best", "latest"] = "best") -> dict:
     """What `model.apply` takes, from a run's folder: {"params": ..., "batch_stats": ...}, NumPy arrays.
 
-    `which` is "best", by test top-1 (the latest while none has been tested), or "latest". Reads only:
+    `which` is "best", by top-1 of what is tested after each epoch (the latest while none has been), or "latest". Reads only:
     the run may still be going on.
 
     Raises:

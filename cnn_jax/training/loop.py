@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from cnn_jax.data.engines import Batch
+from cnn_jax.data.engines import AHEAD, Batch
 from cnn_jax.data.order import Timeline, start_of
 from cnn_jax.errors import UserError
 from cnn_jax.training.checkpoint import Checkpoints
@@ -46,13 +46,25 @@ def train(
     """
     position = int(state.step)
     start, offset = start_of(int(state.seen), timeline.size, timeline.batch_size)
-    images, seconds = 0, 0.0
+    images, seconds, saved = 0, 0.0, position
+
+    def or_save(batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches; before an error of theirs ends the run, the place is saved."""
+        try:
+            yield from batches
+        except UserError:
+            if position > saved:
+                checkpoints.save(state)
+                checkpoints.wait()
+            raise
+
     for epoch in range(start, timeline.epochs):
         meter = Meter(waited)
-        for batch in batches(epoch, offset if epoch == start else 0):
+        for batch in or_save(batches(epoch, offset if epoch == start else 0)):
             state, metrics = step(state, batch)
             position += 1
             meter.add(metrics, timeline.batch_size)
+            meter.hold(AHEAD)
             means = None
             epoch_ends = timeline.ends_epoch(position)
             if position % LOG_EVERY == 0 or epoch_ends or stop.received:
@@ -64,11 +76,17 @@ def train(
                 checkpoints.wait()
                 raise Interrupted(stop.received, f" at step {position}; the checkpoint is saved{stop.advice}")
         images, seconds = images + meter.images, seconds + meter.seconds
-        tested = test(state)
+        try:
+            tested = test(state)
+        except UserError:  # such as a bad image; the epoch is not lost
+            checkpoints.save(state)
+            checkpoints.wait()
+            raise
         check_finite(log.tested, tested["test_loss"])
         record = {key.removeprefix("test_"): value for key, value in tested.items()}
         log.write(log.tested, step=position, epoch=timeline.epoch(position), **record)
         checkpoints.save(state, tested)
+        saved = position
         log.epoch_line(position, meter.epoch_means(), record)
         if stop.received and position < timeline.steps:
             checkpoints.wait()
@@ -100,6 +118,11 @@ class Meter:
         """Takes a step's metrics without waiting for them."""
         self._waiting.append(metrics)
         self._fresh += images
+
+    def hold(self, ahead: int) -> None:
+        """Waits until no more than `ahead` steps are on their way to the device, and with them their batches."""
+        if len(self._waiting) > ahead:
+            jax.block_until_ready(self._waiting[-1 - ahead])
 
     def read(self, lr: float) -> dict[str, float]:
         """Waits; means since the last reading, with the learning rate, the speed and the share of time without data.

@@ -5,22 +5,24 @@ import fcntl
 import itertools
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from importlib import metadata
 from pathlib import Path
 
 from cnn_jax.errors import UserError
 from cnn_jax.recipes.configuration import differences, read_json
 
-MAY_CHANGE = ("data_dir:", "batch_size:")
+MAY_CHANGE = ("data_dir:", "batch_size:", "bad_images:")  # none of them changes what is past
 
 
 @contextlib.contextmanager
-def open_run_folder(out: Path, config: dict, *, resume: bool) -> Generator[None]:
+def open_run_folder(out: Path, config: dict, *, resume: bool) -> Generator[Callable[[], None]]:
     """Makes `out` and writes config.json, or checks that a resumed run has the same configuration.
 
     Inside, no other process can open the same run. A resumed run may name another data_dir, which
-    says where things lie, not what they are, and another batch_size: its place is counted in images.
+    says where things lie, not what they are, another batch_size, since its place is counted in images,
+    and another rule for bad images. Gives the function that tells of such a change and writes it down,
+    to be called once the run does go on.
 
     Raises:
       UserError: `out` cannot be written, holds a run already, is another configuration's run, or
@@ -43,9 +45,6 @@ def open_run_folder(out: Path, config: dict, *, resume: bool) -> Generator[None]
             refused = [line for line in changes if not line.startswith(MAY_CHANGE)]
             if refused:
                 raise UserError(f"the run in {out} has another configuration: {'; '.join(refused)}")
-            if changes:
-                print(f"{out}: goes on with {'; '.join(changes)}", flush=True)
-                write_json(path, config)
         elif any((out / name).exists() for name in ("config.json", "checkpoints", "metrics.jsonl")):
             raise UserError(f"{out} already holds a run: continue it with --resume, or choose another --out")
         else:
@@ -53,7 +52,13 @@ def open_run_folder(out: Path, config: dict, *, resume: bool) -> Generator[None]
                 write_json(path, config)
             except OSError as error:
                 raise UserError(f"cannot write to --out {out}: {error.strerror}") from None
-        yield
+
+        def go_on() -> None:
+            if resume and changes:
+                print(f"{out}: goes on with {'; '.join(changes)}", flush=True)
+                write_json(path, config)
+
+        yield go_on
     finally:
         os.close(folder)
 

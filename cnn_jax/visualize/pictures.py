@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
 from cnn_jax.evaluation import calibration_error, confusion_matrix, reliability
 
 TRAIN, TEST = "#4c78a8", "#e45756"
+verbatim = mpl.rc_context({"text.parse_math": False})  # a class may have a $ in its name
 
 
 def draw_run(
@@ -30,6 +32,7 @@ def draw_run(
     draw_mistakes(predictions, pixels, classes, out / "mistakes.png", title)
 
 
+@verbatim
 def draw_curves(records: Sequence[dict], path: Path, title: str) -> None:
     """Loss, accuracy and learning rate over epochs, from the records of a metrics.jsonl."""
     train = [r for r in records if r["kind"] == "train"]
@@ -56,6 +59,7 @@ def draw_curves(records: Sequence[dict], path: Path, title: str) -> None:
     figure.savefig(path, dpi=110)
 
 
+@verbatim
 def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, title: str) -> None:
     """Counts (true class, guess): rows coloured by the share of each true class."""
     size = len(classes)
@@ -77,6 +81,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, title
     figure.savefig(path, dpi=110)
 
 
+@verbatim
 def draw_reliability(confidence: np.ndarray, correct: np.ndarray, path: Path, title: str) -> None:
     """Accuracy against confidence in 15 bins, with the number of images in each (Guo 2017, fig. 1 and 4).
 
@@ -99,6 +104,7 @@ def draw_reliability(confidence: np.ndarray, correct: np.ndarray, path: Path, ti
     figure.savefig(path, dpi=110)
 
 
+@verbatim
 def draw_mistakes(
     predictions: dict[str, np.ndarray],
     pixels: Callable[[int], np.ndarray],
