@@ -123,8 +123,8 @@ class Checkpoints:
 def load_variables(run: str | Path, which: Literal["best", "latest"] = "best") -> dict:
     """What `model.apply` takes, from a run's folder: {"params": ..., "batch_stats": ...}, NumPy arrays.
 
-    `which` is "best", by top-1 of what is tested after each epoch (the latest while none has been), or "latest". Reads only:
-    the run may still be going on.
+    `which` is "best", by top-1 of what is tested after each epoch (the latest while none has been), or
+    "latest". Reads only: the run may still be going on.
 
     Raises:
       UserError: no checkpoint there, or it cannot be read.
