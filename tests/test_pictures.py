@@ -85,6 +85,16 @@ def test_mistakes_show_label_and_guess_the_surest_first(tmp_path, figures, chann
     assert figures[0].get_suptitle() == "net: 3 of 50 wrong, the surest 3 first"
 
 
+def test_names_with_a_dollar_are_names_and_powers_of_ten_are_powers(tmp_path, figures):
+    draw_confusion(np.eye(2, dtype=int), ["$5 note", r"\frac$"], tmp_path / "c.png", "$a$ on $b")
+    draw_curves(RECORDS, tmp_path / "curves.png", "$a$ on $b")
+    confusion, curves = figures
+    shown = [confusion.axes[0].title, *confusion.axes[0].get_xticklabels()]
+    assert all(text._preprocess_math(text.get_text())[1] is False for text in shown)
+    assert curves.axes[0].get_yticklabels()[0].get_parse_math()
+    assert is_a_picture(tmp_path / "c.png") and is_a_picture(tmp_path / "curves.png")
+
+
 def test_a_perfect_network_has_an_empty_picture(tmp_path):
     found = predictions(np.zeros(4, int), np.zeros(4, int), np.ones(4))
     draw_mistakes(found, np.zeros((4, 5, 5, 1), np.uint8).__getitem__, ["a"], tmp_path / "m.png", "net")

@@ -3,14 +3,12 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
 from cnn_jax.evaluation import calibration_error, confusion_matrix, reliability
 
 TRAIN, TEST = "#4c78a8", "#e45756"
-verbatim = mpl.rc_context({"text.parse_math": False})  # a class may have a $ in its name
 
 
 def draw_run(
@@ -32,7 +30,11 @@ def draw_run(
     draw_mistakes(predictions, pixels, classes, out / "mistakes.png", title)
 
 
-@verbatim
+def plain(text: str) -> str:
+    """A name that may hold a $, which matplotlib would take for a formula."""
+    return text.replace("$", r"\$")
+
+
 def draw_curves(records: Sequence[dict], path: Path, title: str) -> None:
     """Loss, accuracy and learning rate over epochs, from the records of a metrics.jsonl."""
     train = [r for r in records if r["kind"] == "train"]
@@ -55,11 +57,10 @@ def draw_curves(records: Sequence[dict], path: Path, title: str) -> None:
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
     last = f": {100 * test[-1]['top1']:.2f}% of {test[-1]['count']:,} {tested} images" if test else ""
-    figure.suptitle(title + last)
+    figure.suptitle(plain(title) + last)
     figure.savefig(path, dpi=110)
 
 
-@verbatim
 def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, title: str) -> None:
     """Counts (true class, guess): rows coloured by the share of each true class."""
     size = len(classes)
@@ -73,15 +74,15 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, title
         for row, column in zip(*np.nonzero(matrix), strict=True):
             shade = "white" if share[row, column] > 0.5 else "#b00020" if row != column else "black"
             axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=shade, fontsize=9)
-        axes.set_xticks(range(size), classes)
-        axes.set_yticks(range(size), classes)
+        names = [plain(name) for name in classes]
+        axes.set_xticks(range(size), names)
+        axes.set_yticks(range(size), names)
         if max(map(len, classes)) > 3:
             axes.tick_params("x", rotation=90)
-    axes.set(xlabel="guess", ylabel="true class", title=title)
+    axes.set(xlabel="guess", ylabel="true class", title=plain(title))
     figure.savefig(path, dpi=110)
 
 
-@verbatim
 def draw_reliability(confidence: np.ndarray, correct: np.ndarray, path: Path, title: str) -> None:
     """Accuracy against confidence in 15 bins, with the number of images in each (Guo 2017, fig. 1 and 4).
 
@@ -100,11 +101,10 @@ def draw_reliability(confidence: np.ndarray, correct: np.ndarray, path: Path, ti
     below.bar(left, count, width, align="edge", color="grey", edgecolor="white")
     below.set(xlabel="confidence (%)", ylabel="images", yscale="log")
     error = calibration_error(confidence, correct)
-    figure.suptitle(f"{title}\ncalibration error {100 * error:.2f}%, {len(correct):,} images")
+    figure.suptitle(f"{plain(title)}\ncalibration error {100 * error:.2f}%, {len(correct):,} images")
     figure.savefig(path, dpi=110)
 
 
-@verbatim
 def draw_mistakes(
     predictions: dict[str, np.ndarray],
     pixels: Callable[[int], np.ndarray],
@@ -121,7 +121,9 @@ def draw_mistakes(
     shown = wrong[np.argsort(-predictions["confidence"][wrong], kind="stable")][:most]
     columns, rows = 8, max(1, -(-len(shown) // 8))
     figure = Figure(figsize=(1.6 * columns, 2.1 * rows + 0.7), layout="constrained")
-    figure.suptitle(f"{title}: {len(wrong)} of {len(predictions['top1']):,} wrong, the surest {len(shown)} first")
+    figure.suptitle(
+        f"{plain(title)}: {len(wrong)} of {len(predictions['top1']):,} wrong, the surest {len(shown)} first"
+    )
     cells = np.ravel(figure.subplots(rows, columns))
     for axes in cells:
         axes.set_axis_off()
@@ -130,7 +132,7 @@ def draw_mistakes(
         image = pixels(int(index))
         grey = image.shape[-1] == 1
         axes.imshow(image[:, :, 0] if grey else image, cmap="gray_r" if grey else None, vmin=0, vmax=255)
-        guess = f"guess {classes[guess]} ({100 * confidence:.0f}%)"
-        axes.set_title(f"label {classes[label]}", fontsize=9, color="#1b7837", pad=2)
+        guess = f"guess {plain(classes[guess])} ({100 * confidence:.0f}%)"
+        axes.set_title(f"label {plain(classes[label])}", fontsize=9, color="#1b7837", pad=2)
         axes.text(0.5, -0.04, guess, transform=axes.transAxes, ha="center", va="top", fontsize=9, color="#b00020")
     figure.savefig(path, dpi=110)
