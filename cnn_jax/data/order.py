@@ -59,10 +59,15 @@ def epoch_order(seed: int, epoch: int, size: int, batch_size: int, offset: int =
     return left[: steps * batch_size].reshape(steps, batch_size).astype(np.int32)
 
 
+def past_tail(seen, size: int, batch_size: int):
+    """`seen`, an int or an array of one, or the next epoch's start if this epoch has no whole batch left."""
+    left = size - seen % size
+    return seen + left * (left < batch_size)
+
+
 def start_of(seen: int, size: int, batch_size: int) -> tuple[int, int]:
-    """(epoch, offset) where batches go on: in the next epoch if this one has no whole batch left."""
-    epoch, offset = divmod(seen, size)
-    return (epoch, offset) if size - offset >= batch_size else (epoch + 1, 0)
+    """(epoch, offset) where batches go on."""
+    return divmod(past_tail(seen, size, batch_size), size)
 
 
 def held_out(size: int, share: float) -> tuple[np.ndarray, np.ndarray]:

@@ -4,11 +4,13 @@ Bind the keyword arguments with functools.partial and jit the rest.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from cnn_jax.data.order import past_tail
 from cnn_jax.evaluation.metrics import predictions
 from cnn_jax.training.state import TrainState
 
@@ -68,14 +70,10 @@ def train_step(
 
     (value, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=value)
-
-    def past_tail(seen):  # as data.order.start_of has it; a resumed run may bring larger batches
-        left = epoch_size - seen % epoch_size
-        return jnp.where(left < len(labels), seen + left, seen)
-
+    past = partial(past_tail, size=epoch_size, batch_size=len(labels))
     state = state.replace(
         step=state.step + 1,
-        seen=past_tail(past_tail(state.seen) + len(labels)),
+        seen=past(past(state.seen) + len(labels)),  # first, too: a resumed run may bring larger batches
         params=optax.apply_updates(state.params, updates),
         batch_stats=batch_stats,
         opt_state=opt_state,
