@@ -67,6 +67,8 @@ def test_images_of_many_sizes_come_from_the_host_alone():
     rows = np.arange(16, dtype=np.int32).reshape(2, 8)
     batches = seen(from_host(many), rows)
     assert [batch["image"].shape for batch in batches] == [(8, 16, 16, 3)] * 2
+    with pytest.raises(UserError, match="files has images of many sizes .40x60 and 30x60., which are not kept"):
+        on_device(many)
 
 
 def test_the_example_is_what_comes():

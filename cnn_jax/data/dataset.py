@@ -146,7 +146,20 @@ class Dataset:
 
     @cached_property
     def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        images, labels = np.empty(0, np.uint8), np.empty(len(self), np.int32)
+        def refuse(index: int, told: str) -> None:
+            raise UserError(told)
+
+        return self.load(refuse)
+
+    def load(self, on_bad: Callable[[int, str], None]) -> tuple[np.ndarray, np.ndarray]:
+        """All images (N, H, W, C) uint8 and labels (N,) int32, with progress on a terminal.
+
+        `on_bad(index, told)` is called for each bad image, whose place stays 0.
+
+        Raises:
+          UserError: images of several sizes, or none that is good; and what `on_bad` raises.
+        """
+        images, labels = None, np.zeros(len(self), np.int32)
         chunks = range(0, len(self), READ_CHUNK)
         quiet = len(chunks) < 20 or not sys.stderr.isatty()
         for start in tqdm(chunks, f"reading {self.name} {self.split}", disable=quiet):
@@ -158,17 +171,20 @@ class Dataset:
                     image, labels[index] = record
                     pixels = decode(image, self.shape[2])
                 except BadImage as bad:
-                    raise UserError(f"{self.place(index)} {bad}") from None
-                if index == 0:
-                    images = np.empty((len(self), *pixels.shape), np.uint8)
+                    on_bad(index, f"{self.place(index)} {bad}")
+                    continue
+                if images is None:
+                    images = np.zeros((len(self), *pixels.shape), np.uint8)
                 if pixels.shape != images.shape[1:]:
                     raise UserError(
-                        f"{self.name} has images of many sizes ({_size(images[0])} and {_size(pixels)}), "
+                        f"{self.name} has images of many sizes ({_size(images.shape[1:])} and {_size(pixels.shape)}), "
                         f"which are not kept as one array; --engine host decodes them as they are needed"
                     )
                 images[index] = pixels
+        if images is None:
+            raise UserError(f"no image of {self.name} {self.split} can be decoded")
         return images, labels
 
 
-def _size(image: np.ndarray) -> str:
-    return f"{image.shape[0]}x{image.shape[1]}"
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]}x{shape[1]}"

@@ -14,11 +14,10 @@ from jax.sharding import Sharding
 from tqdm import tqdm
 
 from cnn_jax.data.dataset import Dataset
-from cnn_jax.data.host import BadImages, HostBatches, cores, read_ahead
+from cnn_jax.data.host import ADVICE, LOOK_AHEAD, BadImages, HostBatches, candidates, cores, read_ahead
 from cnn_jax.data.views import View, whole
 from cnn_jax.errors import UserError
 
-LOAD_CHUNK = 512  # images a read, while a set is loaded
 ON_DEVICE = 0.25  # share of a device's memory that data sets may take
 AHEAD = 2  # batches on their way to the devices while a step runs
 
@@ -64,21 +63,24 @@ class OnDevice:
         """Reads all images, with progress on a terminal.
 
         Raises:
-          UserError: a bad image and `bad_images` is "error".
+          UserError: images of several sizes, or a bad one and `bad_images` is "error".
         """
-        starts = range(0, len(dataset), LOAD_CHUNK)
         self.skipped: dict[int, str] = {}
-        arrays: dict[str, np.ndarray] = {}
-        quiet = len(starts) < 20 or not sys.stderr.isatty()
-        for start in tqdm(starts, f"reading {dataset.name} {dataset.split}", disable=quiet):
-            rows = np.arange(start, min(start + LOAD_CHUNK, len(dataset)), dtype=np.int32)[None]
-            chunk = HostBatches(dataset, whole, rows, bad_images=bad_images)[0]
-            _note(self.skipped, chunk.pop("bad"))
-            for key, values in chunk.items():
-                if key not in arrays:
-                    arrays[key] = np.empty((len(dataset), *values.shape[1:]), values.dtype)
-                arrays[key][rows[0]] = values
-        self.data = jax.device_put(arrays, everywhere)
+
+        def on_bad(index: int, told: str) -> None:
+            if bad_images == "error":
+                raise UserError(f"{told}; {ADVICE}")
+            _note(self.skipped, {index: told})
+
+        images, labels = dataset.load(on_bad)
+        good = np.ones(len(dataset), bool)
+        for index, told in self.skipped.items():
+            good[index] = False
+            stand_in = next((i for i in candidates(index, len(dataset)) if i not in self.skipped), None)
+            if stand_in is None:
+                raise UserError(f"{told}, and so it goes on for {LOOK_AHEAD} images")
+            images[index], labels[index] = images[stand_in], labels[stand_in]
+        self.data = jax.device_put({"image": images, "label": labels, "good": good}, everywhere)
         self._split = split
 
     def batches(self, rows: np.ndarray, epoch: int | None = None) -> Iterator[Batch]:
@@ -125,8 +127,8 @@ class FromHost:
         self._split = split
 
     def batches(self, rows: np.ndarray, epoch: int | None = None) -> Iterator[Batch]:
-        share = rows.shape[1] // jax.process_count()
-        mine = rows[:, jax.process_index() * share :][:, :share]
+        places = self._split.addressable_devices_indices_map(rows.shape[1:]).values()
+        mine = rows[:, np.unique(np.concatenate([np.arange(rows.shape[1])[place] for place in places]))]
         draw = None if epoch is None else (self.seed, epoch)
         made = read_ahead(
             HostBatches(self.dataset, self.view, mine, draw, self.bad_images), self.threads, self.processes

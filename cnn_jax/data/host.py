@@ -1,4 +1,4 @@
-"""Batches made on the host, ahead of the step that takes them. Knows no JAX, so that worker processes need none."""
+"""Batches made on the host, ahead of the step that takes them. Uses no JAX: a worker has no device."""
 
 import multiprocessing
 import os
@@ -17,7 +17,8 @@ from cnn_jax.errors import UserError, first_line
 
 BadImages = Literal["error", "skip"]
 
-LOOK_AHEAD = 100  # so many images after a bad one are tried in its place
+LOOK_AHEAD = 100  # so many images, from a bad one on, are tried in its place
+ADVICE = "--bad-images skip goes on without such images"
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,21 @@ class HostBatches:
 
     def _image(self, index: int, bad: dict[int, str]) -> tuple[np.ndarray, int]:
         key = None if self.draw is None else (*self.draw, index)
-        for ahead in range(LOOK_AHEAD):
-            candidate = (index + ahead) % len(self.dataset)
+        for candidate in candidates(index, len(self.dataset)):
             try:
                 ((image, label),) = self.dataset.read([candidate])  # one by one costs no time and less memory
                 return self.view(image, self.dataset.shape[2], key), label
             except BadImage as error:
                 told = f"{self.dataset.place(candidate)} {error}"
                 if self.bad_images == "error":
-                    raise UserError(f"{told}; --bad-images skip goes on without such images") from None
+                    raise UserError(f"{told}; {ADVICE}") from None
                 bad[candidate] = told
         raise UserError(f"{told}, and so it goes on for {LOOK_AHEAD} images")
+
+
+def candidates(index: int, size: int) -> list[int]:
+    """An image and those that may stand in for it if it is bad: the next ones of the data set, around its end."""
+    return [(index + ahead) % size for ahead in range(LOOK_AHEAD)]
 
 
 def cores() -> int:
