@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from runs import SHORT
 from tfds_sets import prepare
 
 ROOT = Path(__file__).parent.parent
@@ -46,3 +47,24 @@ def run_train(train_command):
         return subprocess.run(**(train_command(*options) | changes), capture_output=True, timeout=600)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory, data_dir):
+    """One uninterrupted short run, with what sys.modules held at its end."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    script = (
+        "import sys, train\n"
+        f"code = train.main({[*map(str, SHORT), '--out', str(out)]!r})\n"
+        "print('MODULES', code, 'tensorflow' in sys.modules, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"TFDS_DATA_DIR": str(data_dir)},
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    return out, done

@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 from odd_images import BAD, GOOD
 from PIL import Image
+from runs import summary
 
 SMALL = ("--epochs", 3, "--batch-size", 16, "--threads", 2, "--augment.rotate", 0, "--optimizer.lr", 0.005)
 
@@ -95,10 +96,6 @@ def finished(command) -> subprocess.CompletedProcess:
     done = subprocess.run(**command, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done
-
-
-def summary(out) -> dict:
-    return json.loads((out / "summary.json").read_text())
 
 
 def given(log) -> list:
