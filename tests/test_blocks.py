@@ -1,9 +1,12 @@
+from functools import partial
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.layers import ConvBN, SqueezeExcite, zero_pad_shortcut
+from cnn_jax.layers import ConvBN, SqueezeExcite, depth_rates, drop_branch, zero_pad_shortcut
 
 X = np.random.default_rng(0).standard_normal((4, 6, 6, 8)).astype(np.float32)
 
@@ -64,3 +67,53 @@ def test_compute_type_reaches_every_layer():
     y = ConvBN(5, 3, dtype=jnp.bfloat16).init_with_output(jax.random.key(0), X, train=False)[0]
     assert y.dtype == jnp.bfloat16
     assert SqueezeExcite(2, dtype=jnp.bfloat16).init_with_output(jax.random.key(0), y)[0].dtype == jnp.bfloat16
+
+
+class Branch(nn.Module):
+    rate: float
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        return drop_branch(x, self.rate, train=train)
+
+
+def dropped(rate, keys, batch=4):
+    """Which images of `batch` drop_branch takes away, (keys, batch), after a look at what it leaves."""
+    x = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (batch, 3, 3, 2)), jnp.float32)
+    run = lambda key: Branch(rate).apply({}, x, train=True, rngs={"dropout": key})
+    y = np.asarray(jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), keys)))
+    gone = y[:, :, 0, 0, 0] == 0
+    np.testing.assert_allclose(y, np.where(gone[..., None, None, None], 0, x / (1 - rate)), rtol=1e-6)
+    return gone
+
+
+def test_a_dropped_branch_is_zero_for_whole_images_and_keeps_its_mean():
+    gone = dropped(0.3, keys=5000)
+    # 20,000 draws: a standard error of 0.003. A mean over keys of x / 0.7 for 70% of them is x.
+    assert abs(gone.mean() - 0.3) < 0.015
+
+
+def test_images_survive_independently():
+    gone = dropped(0.5, keys=5000)
+    # Correlations of 5,000 draws have a standard error of 0.014.
+    np.testing.assert_allclose(np.corrcoef(gone.T), np.eye(4), atol=0.07)
+
+
+def test_a_branch_is_left_alone_in_evaluation_and_at_rate_0():
+    for branch, train in ((Branch(0.5), False), (Branch(0.0), True)):
+        assert not jax.make_jaxpr(partial(branch.apply, {}, train=train))(X).eqns  # and no key is asked for
+
+
+def test_rates_rise_linearly_to_the_last_one():
+    assert list(depth_rates(4, 0.5)) == [0.125, 0.25, 0.375, 0.5]
+    # Huang 2016, sec. 3: with half the last blocks dropped (3 L - 1) / 4 blocks are left on average.
+    for blocks in (1, 54):
+        assert sum(1 - rate for rate in depth_rates(blocks, 0.5)) == pytest.approx((3 * blocks - 1) / 4)
+    assert not any(depth_rates(54, 0.0))
+
+
+def test_conv_bn_starts_at_zero_if_asked():
+    for zero_init, scale in ((False, 1), (True, 0)):
+        y, variables = ConvBN(5, 3, act=None, zero_init=zero_init).init_with_output(jax.random.key(0), X, train=False)
+        np.testing.assert_array_equal(variables["params"]["norm"]["scale"], np.full(5, scale))
+        assert np.any(y) != zero_init

@@ -81,3 +81,24 @@ def test_dropout_draws_from_the_key_and_a_missing_key_is_told():
     assert not np.array_equal(one, two)
     with pytest.raises(UserError, match=r"vgg11 has dropout: apply\(\.\.\., train=True\) needs key="):
         apply(params, {}, X, train=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "rates"),
+    [
+        ("resnet18", {"stochastic_depth": 0.1}, ["stochastic_depth"]),
+        ("mobilenet_v2_035", {"stochastic_depth": 0.1}, ["dropout", "stochastic_depth"]),
+        ("googlenet", {"dropout": 0.0, "aux_dropout": 0.7}, ["aux_dropout"]),
+    ],
+)
+def test_a_missing_key_is_told_with_the_rates_that_need_it(name, options, rates):
+    def train(**options):
+        init, apply = functional(name, **SMALL, **options)
+        jax.eval_shape(lambda: apply(*init(jax.random.key(0), (32, 32, 3)), X, train=True))
+
+    without = dict.fromkeys(rates, 0.0)
+    with pytest.raises(UserError) as told:
+        train(**options)
+    assert str(told.value).startswith(f"{name} has {', '.join(rates)}: ")
+    assert str(told.value).endswith(", ".join(f"{rate}=0.0" for rate in rates))
+    train(**options | without)  # auxiliary heads have no dropout either

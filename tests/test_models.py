@@ -230,7 +230,10 @@ def test_an_unknown_option_is_told_with_near_names():
         create_model("resnet18", batch_norm=3)
 
 
-@pytest.mark.parametrize(("option", "value"), [("dropout", 1.0), ("dropout", -0.1), ("se_reduction", 0)])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("dropout", 1.0), ("dropout", -0.1), ("stochastic_depth", 1.0), ("stochastic_depth", True), ("se_reduction", 0)],
+)
 def test_rates_and_reductions_have_ranges(option, value):
     with pytest.raises(UserError, match=f"{option} must be a .*, not {value}"):
         create_model("resnet18", **{option: value})

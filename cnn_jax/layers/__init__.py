@@ -1,6 +1,15 @@
 """What several families of networks share. Tensors are (B, H, W, C), channels last."""
 
-from cnn_jax.layers.blocks import ConvBN, SqueezeExcite, call_block, classify, zero_pad_shortcut
+from cnn_jax.layers.blocks import (
+    ConvBN,
+    SqueezeExcite,
+    call_block,
+    classify,
+    depth_rates,
+    drop_branch,
+    last_norm,
+    zero_pad_shortcut,
+)
 from cnn_jax.layers.branches import Chain, Inception, Unit, branches
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.norm import BatchNorm, LocalResponseNorm
@@ -21,7 +30,10 @@ __all__ = [
     "branches",
     "call_block",
     "classify",
+    "depth_rates",
+    "drop_branch",
     "global_avg_pool",
+    "last_norm",
     "max_pool",
     "tap",
     "zero_pad_shortcut",

@@ -87,7 +87,7 @@ class BNInception(nn.Module):
     se_reduction: int | None = None
     num_classes: int = 1000
     dropout: float = 0.0  # sec. 4.2.1 removes it
-    remat: bool = False
+    remat: bool | tuple[str, ...] = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 

@@ -96,7 +96,7 @@ class DenseNet(nn.Module):
     se_reduction: int | None = None
     num_classes: int = 1000
     dropout: float = 0.0
-    remat: bool = False
+    remat: bool | tuple[str, ...] = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 

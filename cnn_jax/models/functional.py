@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax.errors import InvalidRngError
 
 from cnn_jax.errors import UserError
 from cnn_jax.models import create_model, model_info
@@ -26,14 +27,14 @@ def functional(name: str, **options) -> Functional:
 
     `apply(params, batch_stats, images, *, train, key=None) -> (logits, batch_stats)`: images
     (B, H, W, C) float, logits (B, num_classes) float32. In training the statistics returned
-    have moved, and dropout draws from `key`; in evaluation they return as they came. Auxiliary
-    heads are not returned: use the module with `mutable=["aux_logits"]` for those.
+    have moved, and dropout and stochastic depth draw from `key`; in evaluation they return as they
+    came. Auxiliary heads are not returned: use the module with `mutable=["aux_logits"]` for those.
 
     jit, grad and vmap them freely: `jit(apply, static_argnames="train")`, and
     `vmap(partial(apply, train=True), in_axes=(0, 0, None))` for the parameters of several seeds.
 
     Raises:
-      UserError: no such network or option; in `apply`, training with dropout and no key.
+      UserError: no such network or option; in `apply`, training with a rate above 0 and no key.
     """
     model, size = create_model(name, **options), model_info(name).input_size
 
@@ -49,10 +50,15 @@ def functional(name: str, **options) -> Functional:
         if not train:
             logits: Any = model.apply(variables, images, train=False)
             return logits, batch_stats
-        if key is None and getattr(model, "dropout", 0.0) > 0:
-            raise UserError(f"{name} has dropout: apply(..., train=True) needs key=..., or build it with dropout=0.0")
         rngs = None if key is None else {"dropout": key}
-        logits, changed = model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
+        try:
+            logits, changed = model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
+        except InvalidRngError as error:
+            rates = [rate for rate in ("dropout", "aux_dropout", "stochastic_depth") if getattr(model, rate, None)]
+            without = ", ".join(f"{rate}=0.0" for rate in rates)
+            raise UserError(
+                f"{name} has {', '.join(rates)}: apply(..., train=True) needs key=..., or build it with {without}"
+            ) from error
         return logits, changed.get("batch_stats", batch_stats)
 
     return Functional(init, apply)

@@ -166,7 +166,7 @@ class GoogLeNet(nn.Module):
     dropout: float = 0.4  # table 1
     aux: bool = True
     aux_dropout: float | None = None
-    remat: bool = False
+    remat: bool | tuple[str, ...] = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -186,7 +186,7 @@ class GoogLeNetBN(nn.Module):
     dropout: float = 0.2
     aux: bool = True
     aux_dropout: float | None = None
-    remat: bool = False
+    remat: bool | tuple[str, ...] = False
     norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
     dtype: jnp.dtype = jnp.float32
 

@@ -127,7 +127,7 @@ class InceptionV3(nn.Module):
     num_classes: int = 1000
     dropout: float = 0.5  # torchvision's; the paper gives none
     aux: bool = True
-    remat: bool = False
+    remat: bool | tuple[str, ...] = False
     norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
     dtype: jnp.dtype = jnp.float32
 

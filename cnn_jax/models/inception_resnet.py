@@ -29,6 +29,8 @@ from cnn_jax.layers import (
     branches,
     call_block,
     classify,
+    depth_rates,
+    drop_branch,
     global_avg_pool,
     max_pool,
     tap,
@@ -104,12 +106,14 @@ def stages_v2(padding: int) -> tuple[Stage, ...]:
 class ResidualInception(nn.Module):
     """relu(x + scale * project(branches(x))), (B, H, W, C) -> (B, H, W, C) (sec. 3.2, fig. 20).
 
-    The projection is a 1x1 convolution with bias, without norm or activation.
+    The projection is a 1x1 convolution with bias, without norm or activation. `stochastic_depth` is
+    the rate of drop_branch.
     """
 
     chains: tuple[Chain, ...]
     scale: float
     act: Callable | None = nn.relu
+    stochastic_depth: float = 0.0
     se: ModuleDef | None = None
     conv: ModuleDef = ConvBN
     dtype: jnp.dtype = jnp.float32
@@ -120,7 +124,7 @@ class ResidualInception(nn.Module):
         y = Conv(x.shape[-1], 1, dtype=self.dtype, name="project")(y)
         if self.se is not None:
             y = self.se(name="se")(y)
-        y = x + self.scale * y
+        y = x + self.scale * drop_branch(y, self.stochastic_depth, train=train)
         return y if self.act is None else self.act(y)
 
 
@@ -132,8 +136,9 @@ class InceptionResNet(nn.Module):
     `embedding` a linear layer with batch norm after dropout: then `num_classes=0` gives this
     embedding, before any L2 normalisation. `stem`: "imagenet", or "cifar", whose first
     convolution has stride 1 and where everything is padded (for 28 to 64 pixels). `se_reduction`
-    gates every module, the residual ones before the addition (1709.01507, fig. 2 and 3). Taps:
-    conv_2b, conv_4a, every stage, and conv_7b or embedding.
+    gates every module, the residual ones before the addition (1709.01507, fig. 2 and 3).
+    `stochastic_depth` is the last residual block's rate, see depth_rates. Taps: conv_2b, conv_4a,
+    every stage, and conv_7b or embedding.
 
     Raises:
       UserError: an unknown stem.
@@ -147,7 +152,8 @@ class InceptionResNet(nn.Module):
     se_reduction: int | None = None
     num_classes: int = 1000
     dropout: float = 0.2  # fig. 15: keep 0.8
-    remat: bool = False
+    stochastic_depth: float = 0.0
+    remat: bool | tuple[str, ...] = False
     norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
     dtype: jnp.dtype = jnp.float32
 
@@ -172,13 +178,14 @@ class InceptionResNet(nn.Module):
 
         residual = partial(ResidualInception, se=se, conv=conv, dtype=self.dtype)
         stages = self.stages(padding)
+        rates = depth_rates(sum(stage.count for stage in stages), self.stochastic_depth)
         for stage in stages:
             if not stage.count:
                 x = call_block(Inception(stage.chains, se, conv, name=stage.name), x, train=train, remat=self.remat)
             for j in range(1, stage.count + 1):
                 last = stage is stages[-1] and j == stage.count
                 scale, act = (1.0, None) if last else (stage.scale, nn.relu)
-                block = residual(stage.chains, scale, act, name=f"{stage.name}_{j}")
+                block = residual(stage.chains, scale, act, next(rates), name=f"{stage.name}_{j}")
                 x = call_block(block, x, train=train, remat=self.remat)
             x = tap(self, stage.name, x)
         if self.width:

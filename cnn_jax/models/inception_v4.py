@@ -109,7 +109,7 @@ class InceptionV4(nn.Module):
     se_reduction: int | None = None
     num_classes: int = 1000
     dropout: float = 0.2  # fig. 9: keep 0.8
-    remat: bool = False
+    remat: bool | tuple[str, ...] = False
     norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
     dtype: jnp.dtype = jnp.float32
 
@@ -124,7 +124,8 @@ class InceptionV4(nn.Module):
         x = conv(32, 3, 1, padding, name="conv_2a")(x, train=train)
         x = tap(self, "conv_2b", conv(64, 3, 1, 1, name="conv_2b")(x, train=train))
         for name, chains in stem_modules(padding).items():
-            x = tap(self, name, Inception(chains, None, conv, name=name)(x, train=train))
+            module = Inception(chains, None, conv, name=name)
+            x = tap(self, name, call_block(module, x, train=train, remat=self.remat))
         for name, chains in modules(padding).items():
             module = Inception(chains, se, conv, name=name)
             x = tap(self, name, call_block(module, x, train=train, remat=self.remat))

@@ -21,7 +21,17 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.errors import UserError, did_you_mean
-from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, call_block, classify, global_avg_pool, tap
+from cnn_jax.layers import (
+    BatchNorm,
+    ConvBN,
+    SqueezeExcite,
+    call_block,
+    classify,
+    depth_rates,
+    drop_branch,
+    global_avg_pool,
+    tap,
+)
 from cnn_jax.models.card import HALF, ModelInfo
 
 ModuleDef = Callable[..., nn.Module]
@@ -84,6 +94,8 @@ class InvertedResidual(nn.Module):
     """1x1 expand -> 3x3 depthwise -> linear 1x1 project, plus the input where the shape stays (v2, fig. 4d).
 
     (B, H, W, C) -> (B, H', W', features), `expansion` * C channels inside; no expand layer at 1.
+    Where it stays, `stochastic_depth` is the rate of drop_branch, and `zero_init` starts the last
+    norm's scale at 0.
     """
 
     features: int
@@ -91,16 +103,19 @@ class InvertedResidual(nn.Module):
     stride: int = 1
     se: ModuleDef | None = None
     conv: ModuleDef = ConvBN
+    stochastic_depth: float = 0.0
+    zero_init: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         inner = self.expansion * x.shape[-1]
+        around = self.stride == 1 and x.shape[-1] == self.features
         y = x if self.expansion == 1 else self.conv(inner, 1, name="expand")(x, train=train)
         y = self.conv(inner, 3, self.stride, 1, groups=inner, name="depthwise")(y, train=train)
         if self.se is not None:
             y = self.se(name="se")(y)
-        y = self.conv(self.features, 1, act=None, name="project")(y, train=train)
-        return x + y if x.shape == y.shape else y
+        y = self.conv(self.features, 1, act=None, zero_init=self.zero_init and around, name="project")(y, train=train)
+        return x + drop_branch(y, self.stochastic_depth, train=train) if around else y
 
 
 class MobileNetV1(nn.Module):
@@ -120,7 +135,7 @@ class MobileNetV1(nn.Module):
     se_reduction: int | None = None
     num_classes: int = 1000
     dropout: float = 0.0
-    remat: bool = False
+    remat: bool | tuple[str, ...] = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -147,7 +162,8 @@ class MobileNetV2(nn.Module):
     scales the blocks of each stage; with `fixed_ends` the stem, the last convolution and the
     number of blocks of the first and last stage stay (timm's "d" nets). `stem="cifar"`, for 28 to
     64 pixels, gives the stem and stage2 stride 1. `se_reduction` adds squeeze-and-excitation
-    behind every depthwise layer (1709.01507). Taps: stem, stage1 to stage7, final.
+    behind every depthwise layer (1709.01507). `stochastic_depth` and `zero_init` act on the blocks
+    with a shortcut; rates rise over all blocks, see depth_rates. Taps: stem, stage1 to stage7, final.
 
     Raises:
       UserError: an unknown stem.
@@ -160,7 +176,9 @@ class MobileNetV2(nn.Module):
     se_reduction: int | None = None
     num_classes: int = 1000
     dropout: float = 0.2
-    remat: bool = False
+    stochastic_depth: float = 0.0
+    zero_init: bool = False
+    remat: bool | tuple[str, ...] = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -171,15 +189,19 @@ class MobileNetV2(nn.Module):
         se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
         first, last = (32, 1280) if self.fixed_ends else (scaled(32, self.width), scaled(1280, max(1.0, self.width)))
         x = tap(self, "stem", conv(first, 3, stem_stride, 1, name="stem")(x, train=train))
-        for i, ((expansion, channels, blocks, _), stride) in enumerate(zip(V2_STAGES, stage_strides, strict=True), 1):
-            kept = self.fixed_ends and i in (1, len(V2_STAGES))
-            for j in range(1, (blocks if kept else math.ceil(blocks * self.depth)) + 1):
+        ends = (1, len(V2_STAGES)) if self.fixed_ends else ()
+        counts = [n if i in ends else math.ceil(n * self.depth) for i, (_, _, n, _) in enumerate(V2_STAGES, start=1)]
+        rates = depth_rates(sum(counts), self.stochastic_depth)
+        for i, ((expansion, channels, *_), stride) in enumerate(zip(V2_STAGES, stage_strides, strict=True), start=1):
+            for j in range(1, counts[i - 1] + 1):
                 module = InvertedResidual(
                     scaled(channels, self.width),
                     expansion,
                     stride if j == 1 else 1,
                     se,
                     conv,
+                    stochastic_depth=next(rates),
+                    zero_init=self.zero_init,
                     name=f"stage{i}_block{j}",
                 )
                 x = call_block(module, x, train=train, remat=self.remat)

@@ -68,7 +68,7 @@ class NIN(nn.Module):
     stem: str = "imagenet"
     num_classes: int = 1000
     dropout: float = 0.5
-    remat: bool = False
+    remat: bool | tuple[str, ...] = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact

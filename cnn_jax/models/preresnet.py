@@ -22,7 +22,18 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.errors import UserError, did_you_mean
-from cnn_jax.layers import BatchNorm, Conv, SqueezeExcite, call_block, classify, global_avg_pool, max_pool, tap
+from cnn_jax.layers import (
+    BatchNorm,
+    Conv,
+    SqueezeExcite,
+    call_block,
+    classify,
+    depth_rates,
+    drop_branch,
+    global_avg_pool,
+    max_pool,
+    tap,
+)
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
 
 ModuleDef = Callable[..., nn.Module]
@@ -42,13 +53,14 @@ class BasicUnit(nn.Module):
     """BN-ReLU-3x3 twice, plus shortcut (fig. 1b). (B, H, W, C) -> (B, H', W', width).
 
     `activated` says that the input has its BN and ReLU already. `dropout` acts before the second
-    convolution (1605.07146, sec. 2.4).
+    convolution (1605.07146, sec. 2.4). `stochastic_depth` is the rate of drop_branch.
     """
 
     width: int
     stride: int = 1
     activated: bool = False
     dropout: float = 0.0
+    stochastic_depth: float = 0.0
     se: ModuleDef | None = None
     conv: ModuleDef = partial(Conv, use_bias=False)
     norm: ModuleDef = BatchNorm
@@ -62,19 +74,21 @@ class BasicUnit(nn.Module):
         y = self.conv(self.width, 3, 1, 1, name="conv2")(y)
         if self.se is not None:
             y = self.se(name="se")(y)
+        y = drop_branch(y, self.stochastic_depth, train=train)
         return y + shortcut(x, first, self.width, self.stride, self.conv)
 
 
 class BottleneckUnit(nn.Module):
     """BN-ReLU before each of 1x1, 3x3, 1x1, plus shortcut. (B, H, W, C) -> (B, H', W', 4 * width).
 
-    `stride_first` puts the stride in the first 1x1. `activated`: see BasicUnit.
+    `stride_first` puts the stride in the first 1x1. `activated`, `stochastic_depth`: see BasicUnit.
     """
 
     width: int
     stride: int = 1
     activated: bool = False
     stride_first: bool = False
+    stochastic_depth: float = 0.0
     se: ModuleDef | None = None
     conv: ModuleDef = partial(Conv, use_bias=False)
     norm: ModuleDef = BatchNorm
@@ -90,6 +104,7 @@ class BottleneckUnit(nn.Module):
         y = self.conv(4 * self.width, 1, name="conv3")(y)
         if self.se is not None:
             y = self.se(name="se")(y)
+        y = drop_branch(y, self.stochastic_depth, train=train)
         return y + shortcut(x, first, 4 * self.width, self.stride, self.conv)
 
 
@@ -100,7 +115,7 @@ class PreResNet(nn.Module):
     of stride 2, max pool) or "cifar" (one 3x3 of stride 1, no pool: for 28 to 64 pixels).
     `early_activation` takes the first activation before the pool and the first unit.
     `se_reduction` adds squeeze-and-excitation to the end of every residual branch; `dropout` acts
-    before the classifier. Taps: stem,
+    before the classifier. `stochastic_depth` is the last unit's rate, see depth_rates. Taps: stem,
     stage1 and so on (sums, not yet activated), final.
 
     Raises:
@@ -115,7 +130,8 @@ class PreResNet(nn.Module):
     se_reduction: int | None = None
     num_classes: int = 1000
     dropout: float = 0.0
-    remat: bool = False
+    stochastic_depth: float = 0.0
+    remat: bool | tuple[str, ...] = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -135,12 +151,14 @@ class PreResNet(nn.Module):
         x = tap(self, "stem", x)
         if self.stem == "imagenet":
             x = max_pool(x, 3, 2, 1)
+        rates = depth_rates(sum(self.stages), self.stochastic_depth)
         for i, units in enumerate(self.stages, start=1):
             for j in range(1, units + 1):
                 module = unit(
                     self.width * 2 ** (i - 1),
                     stride=2 if i > 1 and j == 1 else 1,
                     activated=self.early_activation and i == j == 1,
+                    stochastic_depth=next(rates),
                     name=f"stage{i}_block{j}",
                 )
                 x = call_block(module, x, train=train, remat=self.remat)

@@ -21,6 +21,8 @@ from cnn_jax.layers import (
     avg_pool,
     call_block,
     classify,
+    depth_rates,
+    drop_branch,
     global_avg_pool,
     max_pool,
     tap,
@@ -61,6 +63,10 @@ class BasicBlock(nn.Module):
     """3x3 -> 3x3, plus shortcut (He 2015, fig. 5 left). (B, H, W, C) -> (B, H', W', width).
 
     `branch_act` stands behind the second norm, before any squeeze-and-excitation; the paper has none.
+    `stochastic_depth` is the rate of drop_branch; `zero_init` starts the second norm's scale at 0.
+
+    Raises:
+      UserError: `zero_init` with a `branch_act`.
     """
 
     width: int
@@ -68,14 +74,19 @@ class BasicBlock(nn.Module):
     branch_act: Callable | None = None
     shortcut: ModuleDef | None = Shortcut
     se: ModuleDef | None = None
+    stochastic_depth: float = 0.0
+    zero_init: bool = False
     conv: ModuleDef = ConvBN
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if self.zero_init and self.branch_act is not None:
+            raise UserError("zero_init would leave the activation at the end of each branch at 0, without a gradient")
         y = self.conv(self.width, 3, self.stride, 1, name="conv1")(x, train=train)
-        y = self.conv(self.width, 3, 1, 1, act=self.branch_act, name="conv2")(y, train=train)
+        y = self.conv(self.width, 3, 1, 1, act=self.branch_act, zero_init=self.zero_init, name="conv2")(y, train=train)
         if self.se is not None:
             y = self.se(name="se")(y)
+        y = drop_branch(y, self.stochastic_depth, train=train)
         if self.shortcut is not None:
             y = y + self.shortcut(self.width, self.stride, conv=self.conv, name="shortcut")(x, train=train)
         return nn.relu(y)
@@ -87,6 +98,7 @@ class Bottleneck(nn.Module):
     (B, H, W, C) -> (B, H', W', 4 * width). The 3x3 has `groups` groups, each `group_width` wide
     when width = 64 (Xie 2016, 1611.05431, table 1). `stride_first` puts the stride in the first
     1x1, as the authors' nets do. `reduce_first` narrows that 1x1 once more (SENet-154).
+    `stochastic_depth` is the rate of drop_branch; `zero_init` starts the third norm's scale at 0.
     """
 
     width: int
@@ -97,6 +109,8 @@ class Bottleneck(nn.Module):
     reduce_first: int = 1
     shortcut: ModuleDef | None = Shortcut
     se: ModuleDef | None = None
+    stochastic_depth: float = 0.0
+    zero_init: bool = False
     conv: ModuleDef = ConvBN
 
     @nn.compact
@@ -105,9 +119,10 @@ class Bottleneck(nn.Module):
         first, second = (self.stride, 1) if self.stride_first else (1, self.stride)
         y = self.conv(inner // self.reduce_first, 1, first, name="conv1")(x, train=train)
         y = self.conv(inner, 3, second, 1, self.groups, name="conv2")(y, train=train)
-        y = self.conv(4 * self.width, 1, act=None, name="conv3")(y, train=train)
+        y = self.conv(4 * self.width, 1, act=None, zero_init=self.zero_init, name="conv3")(y, train=train)
         if self.se is not None:
             y = self.se(name="se")(y)
+        y = drop_branch(y, self.stochastic_depth, train=train)
         if self.shortcut is not None:
             y = y + self.shortcut(4 * self.width, self.stride, conv=self.conv, name="shortcut")(x, train=train)
         return nn.relu(y)
@@ -120,7 +135,10 @@ class ResNet(nn.Module):
     "deep" (three 3x3, 1812.01187, fig. 2b) or "cifar" (one 3x3 of stride 1, no pool: for 28 to
     64 pixels). `shortcut`: see Shortcut, "none" for a plain net. `se_reduction` adds
     squeeze-and-excitation to every block (1709.01507, fig. 3). `caffe_pool`: the max pool has no
-    padding, and a last window may hang over the edge. Taps: stem, stage1 to stage4.
+    padding, and a last window may hang over the edge. `stochastic_depth` is the last block's rate,
+    see depth_rates. `zero_init` starts the last norm of each branch at 0 (1706.02677, sec. 5.1),
+    with shortcut "A" not in the first block of a stage: its new channels are zeros, and a ReLU has
+    no gradient there. Taps: stem, stage1 to stage4.
 
     Raises:
       UserError: an unknown stem or shortcut.
@@ -137,7 +155,9 @@ class ResNet(nn.Module):
     se_divisor: int = 1
     num_classes: int = 1000
     dropout: float = 0.0
-    remat: bool = False
+    stochastic_depth: float = 0.0
+    zero_init: bool = False
+    remat: bool | tuple[str, ...] = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -167,10 +187,17 @@ class ResNet(nn.Module):
             raise UserError(did_you_mean("stem", self.stem, ("imagenet", "deep", "cifar")))
         if self.stem != "cifar":
             x = max_pool(x, 3, 2, ceil_mode=True) if self.caffe_pool else max_pool(x, 3, 2, 1)
+        rates = depth_rates(sum(self.stages), self.stochastic_depth)
         for i, blocks in enumerate(self.stages, start=1):
             for j in range(1, blocks + 1):
                 stride = 2 if i > 1 and j == 1 else 1
-                module = block(64 * 2 ** (i - 1), stride, name=f"stage{i}_block{j}")
+                module = block(
+                    64 * 2 ** (i - 1),
+                    stride,
+                    stochastic_depth=next(rates),
+                    zero_init=self.zero_init and (self.shortcut != "A" or j > 1),
+                    name=f"stage{i}_block{j}",
+                )
                 x = call_block(module, x, train=train, remat=self.remat)
             x = tap(self, f"stage{i}", x)
         return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)

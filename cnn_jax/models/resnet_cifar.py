@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.errors import UserError, did_you_mean
-from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, call_block, classify, global_avg_pool, tap
+from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, call_block, classify, depth_rates, global_avg_pool, tap
 from cnn_jax.models.card import ModelInfo
 from cnn_jax.models.resnet import BasicBlock, Shortcut
 
@@ -26,7 +26,8 @@ class ResNetCifar(nn.Module):
     A 3x3 with 16 channels, then three stages of `blocks` basic blocks with 16, 32 and 64 channels,
     the second and third halving the image: 6 * blocks + 2 layers. `shortcut`: "A" zeros for new
     channels, as in the paper, "B" projections where the shape changes, "none" a plain net.
-    `se_reduction` adds squeeze-and-excitation to every block. Taps: stem, stage1 to stage3.
+    `se_reduction` adds squeeze-and-excitation to every block. `stochastic_depth`, `zero_init`: see
+    ResNet. Taps: stem, stage1 to stage3.
 
     Raises:
       UserError: an unknown shortcut.
@@ -37,7 +38,9 @@ class ResNetCifar(nn.Module):
     se_reduction: int | None = None
     num_classes: int = 10
     dropout: float = 0.0
-    remat: bool = False
+    stochastic_depth: float = 0.0
+    zero_init: bool = False
+    remat: bool | tuple[str, ...] = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -54,9 +57,16 @@ class ResNetCifar(nn.Module):
             se=None if self.se_reduction is None else se,
         )
         x = tap(self, "stem", conv(16, 3, 1, 1, name="stem")(x, train=train))
+        rates = depth_rates(3 * self.blocks, self.stochastic_depth)
         for i, width in enumerate((16, 32, 64), start=1):
             for j in range(1, self.blocks + 1):
-                module = block(width, 2 if i > 1 and j == 1 else 1, name=f"stage{i}_block{j}")
+                module = block(
+                    width,
+                    2 if i > 1 and j == 1 else 1,
+                    stochastic_depth=next(rates),
+                    zero_init=self.zero_init and (self.shortcut != "A" or j > 1),
+                    name=f"stage{i}_block{j}",
+                )
                 x = call_block(module, x, train=train, remat=self.remat)
             x = tap(self, f"stage{i}", x)
         return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)

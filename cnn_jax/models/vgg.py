@@ -95,7 +95,7 @@ class VGG(nn.Module):
     num_classes: int = 1000
     dropout: float = 0.5  # sec. 3.1
     dense: bool = False
-    remat: bool = False
+    remat: bool | tuple[str, ...] = False
     kernel_init: Callable = nn.initializers.glorot_uniform()
     norm: ModuleDef | None = None
     dtype: jnp.dtype = jnp.float32

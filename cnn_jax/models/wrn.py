@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.layers import BatchNorm, Conv, SqueezeExcite, call_block, classify, global_avg_pool, tap
+from cnn_jax.layers import BatchNorm, Conv, SqueezeExcite, call_block, classify, depth_rates, global_avg_pool, tap
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
 from cnn_jax.models.preresnet import BasicUnit
 
@@ -23,7 +23,8 @@ class WideResNet(nn.Module):
     A 3x3 with 16 channels, then three stages of `blocks` pre-activated basic units, `factor` times
     as wide as 16, 32 and 64 (table 1); WRN-d-k has (d - 4) / 6 blocks. `dropout` acts between the
     two convolutions of a unit; the paper tries 0.3 (sec. 3). `se_reduction` adds
-    squeeze-and-excitation to the end of every residual branch. Taps: stem, stage1 to stage3, final.
+    squeeze-and-excitation to the end of every residual branch. `stochastic_depth` is the last
+    unit's rate, see depth_rates. Taps: stem, stage1 to stage3, final.
     """
 
     blocks: int
@@ -31,7 +32,8 @@ class WideResNet(nn.Module):
     se_reduction: int | None = None
     num_classes: int = 10
     dropout: float = 0.0
-    remat: bool = False
+    stochastic_depth: float = 0.0
+    remat: bool | tuple[str, ...] = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -44,10 +46,11 @@ class WideResNet(nn.Module):
             BasicUnit, dropout=self.dropout, conv=conv, norm=norm, se=None if self.se_reduction is None else se
         )
         x = tap(self, "stem", conv(16, 3, 1, 1, name="stem")(x))
+        rates = depth_rates(3 * self.blocks, self.stochastic_depth)
         for i, width in enumerate((16, 32, 64), start=1):
             for j in range(1, self.blocks + 1):
                 stride = 2 if i > 1 and j == 1 else 1
-                module = unit(width * self.factor, stride, name=f"stage{i}_block{j}")
+                module = unit(width * self.factor, stride, stochastic_depth=next(rates), name=f"stage{i}_block{j}")
                 x = call_block(module, x, train=train, remat=self.remat)
             x = tap(self, f"stage{i}", x)
         x = tap(self, "final", nn.relu(norm(name="norm")(x, train=train)))

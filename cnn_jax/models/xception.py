@@ -20,7 +20,10 @@ from cnn_jax.layers import (
     SqueezeExcite,
     call_block,
     classify,
+    depth_rates,
+    drop_branch,
     global_avg_pool,
+    last_norm,
     max_pool,
     tap,
 )
@@ -41,26 +44,28 @@ BLOCKS = (
 class SeparableConv(nn.Module):
     """Depthwise 3x3 -> pointwise 1x1 -> batch norm, (B, H, W, C) -> (B, H, W, features).
 
-    Nothing stands between the two convolutions (sec. 4.7).
+    Nothing stands between the two convolutions (sec. 4.7). `zero_init` starts the norm's scale at 0.
     """
 
     features: int
     norm: ModuleDef
     dtype: jnp.dtype
+    zero_init: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(Conv, use_bias=False, dtype=self.dtype)
         x = conv(x.shape[-1], 3, 1, 1, x.shape[-1], name="depthwise")(x)
         x = conv(self.features, 1, name="pointwise")(x)
-        return self.norm(dtype=self.dtype, name="norm")(x, train=train)
+        return last_norm(self.norm, self.zero_init)(dtype=self.dtype, name="norm")(x, train=train)
 
 
 class Block(nn.Module):
     """ReLU and separable convolution in turn, plus shortcut (fig. 5). (B, H, W, C) -> (B, H', W', widths[-1]).
 
     A stride is that of a 3x3 max pool after them. `act_first=False` leaves out the first ReLU. The
-    shortcut takes the raw input, through a 1x1 where the shape changes.
+    shortcut takes the raw input, through a 1x1 where the shape changes. `stochastic_depth` is the
+    rate of drop_branch; `zero_init` starts the last separable convolution's scale at 0.
     """
 
     widths: tuple[int, ...]
@@ -69,6 +74,8 @@ class Block(nn.Module):
     separable: ModuleDef
     conv: ModuleDef
     se: ModuleDef | None
+    stochastic_depth: float = 0.0
+    zero_init: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -76,14 +83,15 @@ class Block(nn.Module):
         for i, width in enumerate(self.widths, start=1):
             if i > 1 or self.act_first:
                 y = nn.relu(y)
-            y = self.separable(width, name=f"conv{i}")(y, train=train)
+            zero_init = self.zero_init and i == len(self.widths)
+            y = self.separable(width, zero_init=zero_init, name=f"conv{i}")(y, train=train)
         if self.stride > 1:
             y = max_pool(y, 3, self.stride, 1)
         if self.se is not None:
             y = self.se(name="se")(y)
         if x.shape != y.shape:
             x = self.conv(self.widths[-1], 1, self.stride, act=None, name="project")(x, train=train)
-        return x + y
+        return x + drop_branch(y, self.stochastic_depth, train=train)
 
 
 class Xception(nn.Module):
@@ -91,7 +99,8 @@ class Xception(nn.Module):
 
     `stem`: "imagenet" (3x3 of stride 2 and 3x3, unpadded) or "cifar" (both of stride 1 and padded:
     for 28 to 64 pixels). `se_reduction` gates every block before the addition (1709.01507,
-    fig. 3). Taps: conv2, block1 to block12, conv4.
+    fig. 3). `stochastic_depth` is the last block's rate, see depth_rates; `zero_init` starts the
+    last norm of each branch at 0. Taps: conv2, block1 to block12, conv4.
 
     Raises:
       UserError: an unknown stem.
@@ -101,7 +110,9 @@ class Xception(nn.Module):
     se_reduction: int | None = None
     num_classes: int = 1000
     dropout: float = 0.5  # sec. 4.3
-    remat: bool = False
+    stochastic_depth: float = 0.0
+    zero_init: bool = False
+    remat: bool | tuple[str, ...] = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -115,8 +126,9 @@ class Xception(nn.Module):
         stride, padding = (1, 1) if self.stem == "cifar" else (2, 0)
         x = conv(32, 3, stride, padding, name="conv1")(x, train=train)
         x = tap(self, "conv2", conv(64, 3, 1, padding, name="conv2")(x, train=train))
+        rates = depth_rates(len(BLOCKS), self.stochastic_depth)
         for i, (widths, stride) in enumerate(BLOCKS, start=1):
-            block = Block(widths, stride, i > 1, separable, conv, se, name=f"block{i}")
+            block = Block(widths, stride, i > 1, separable, conv, se, next(rates), self.zero_init, name=f"block{i}")
             x = tap(self, f"block{i}", call_block(block, x, train=train, remat=self.remat))
         x = nn.relu(separable(1536, name="conv3")(x, train=train))
         x = tap(self, "conv4", nn.relu(separable(2048, name="conv4")(x, train=train)))
