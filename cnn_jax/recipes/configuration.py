@@ -56,8 +56,10 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
         check(value in get_args(hint), name, json.dumps(value), "one of " + ", ".join(get_args(hint)))
         return value
     if get_origin(hint) is tuple:
-        check(isinstance(value, list), name, json.dumps(value), "a list of numbers")
-        return tuple(_converted(item, float, name) for item in value)
+        item = get_args(hint)[0]
+        right = "a list of numbers" if item is float else "a list of text"
+        check(isinstance(value, list), name, json.dumps(value), right)
+        return tuple(_converted(one, item, name) for one in value)
     if get_origin(hint) in (UnionType, Union):  # str | None, Literal[...] | None
         return None if value is None else _converted(value, get_args(hint)[0], name)
     kinds, right = {

@@ -13,51 +13,109 @@ def check(condition: bool, name: str, value: object, right: str) -> None:
         raise UserError(f"{name} must be {right}, not {value}")
 
 
-def check_range(name: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
-    """Raises a UserError unless `value` is finite and in [low, high] (or (low, high])."""
-    inside = math.isfinite(value) and (low < value if open_low else low <= value) and value <= high
+def check_range(
+    name: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False, open_high: bool = False
+) -> None:
+    """Raises a UserError unless `value` is finite and in [low, high], an open end left out."""
+    inside = (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
     bound = f"above {low:g}" if open_low else f"at least {low:g}"
-    check(inside, name, value, bound + (f" and at most {high:,}" if high < math.inf else ""))
+    if high < math.inf:
+        bound += f" and {'below' if open_high else 'at most'} {high:,}"
+    check(math.isfinite(value) and inside, name, value, bound)
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """SGD with momentum, L2 added to the gradient before the momentum (PyTorch's and Caffe's order)."""
+    """How a gradient becomes a step; cnn_jax/training/optimizer.py has the order of things."""
 
+    kind: Literal["sgd", "rmsprop", "adamw", "lamb"] = "sgd"
+    """sgd: with momentum; rmsprop: TensorFlow's, with momentum; adamw: Loshchilov 2017 (1711.05101); lamb:
+    You 2019 (1904.00962)."""
     lr: float = 0.1
     """Learning rate at its peak."""
+    lr_per: int | None = None
+    """Images a step that `lr` is meant for: it is then multiplied by batch-size / lr-per (Goyal 2017, sec. 2.1).
+    The rate is `lr` whatever the batch if not given."""
     momentum: float = 0.9
-    """Share of the last step that is kept."""
+    """sgd and rmsprop: share of the last step that is kept."""
     nesterov: bool = False
-    """Look ahead along the momentum."""
+    """sgd: look ahead along the momentum."""
+    decay: float = 0.9
+    """rmsprop: share of the old mean of squares that is kept."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """adamw and lamb: shares of the old means of gradients and of their squares that are kept."""
+    epsilon: float | None = None
+    """Added to the root of the mean of squares, for rmsprop inside the root; if not given 1e-10 for rmsprop
+    (TensorFlow's), 1e-8 for adamw (Kingma 2014, alg. 1), 1e-6 for lamb (its authors' code)."""
     weight_decay: float = 0.0
-    """L2 on kernels only: no biases, no normalisation."""
+    """sgd and rmsprop: L2, which joins the gradient; adamw and lamb: decoupled, times the rate."""
+    decay_on: Literal["kernels", "kernels_but_depthwise", "all"] = "kernels"
+    """What decays. kernels: no biases, no normalisation; kernels_but_depthwise: nor depthwise kernels
+    (Howard 2017, sec. 3.2); all: every parameter, as in Caffe and TensorFlow before 2017."""
+    clip: float = 0.0
+    """The longest gradient, as the norm over all parameters before decay joins it; any length if 0."""
+    accumulate: int = 1
+    """Parts that a step's images are computed in, one after another, to need less memory. Batch normalisation
+    and dropout see one part at a time."""
+    ema: float = 0.0
+    """Share of the old moving average of parameters and batch statistics that is kept each step; what is tested
+    and saved as the best is the average. None is kept if 0."""
 
     def __post_init__(self):
         check_range("optimizer.lr", self.lr, 0, open_low=True)
+        if self.lr_per is not None:
+            check_range("optimizer.lr-per", self.lr_per, 1, 1_000_000)
         check_range("optimizer.momentum", self.momentum, 0, 1)
+        check_range("optimizer.decay", self.decay, 0, 1, open_high=True)
+        check(len(self.betas) == 2, "optimizer.betas", self.betas, "two numbers")
+        for beta in self.betas:
+            check_range("optimizer.betas", beta, 0, 1, open_high=True)
+        if self.epsilon is not None:
+            check_range("optimizer.epsilon", self.epsilon, 0, open_low=True)
         check_range("optimizer.weight-decay", self.weight_decay, 0)
+        check_range("optimizer.clip", self.clip, 0)
+        check_range("optimizer.accumulate", self.accumulate, 1, 1_000_000)
+        check_range("optimizer.ema", self.ema, 0, 1, open_high=True)
 
 
 @dataclass(frozen=True)
 class Schedule:
     """How the learning rate moves, in epochs."""
 
-    kind: Literal["constant", "step", "cosine", "plateau"] = "cosine"
-    """step: times `factor` at each boundary; cosine: to 0; plateau: times `factor` when the epoch's
-    mean training loss has not improved for `patience` epochs."""
+    kind: Literal["constant", "step", "cosine", "exponential", "polynomial", "plateau"] = "cosine"
+    """step: times `factor` at each boundary; cosine: half a period; exponential: times `factor` every `every`
+    epochs; polynomial: by (1 - share of the run)^power; plateau: times `factor` when the epoch's mean training
+    loss has not improved for `patience` epochs."""
     warmup: float = 0.0
-    """Epochs of linear rise from 0 to the peak; a shorter run never reaches it."""
+    """Epochs before the peak; a shorter run never reaches it. Cosine and polynomial begin after them, boundaries
+    and `every` count from the start."""
+    warmup_kind: Literal["linear", "constant"] = "linear"
+    """linear: the rate rises from warmup-from to the peak; constant: it stays at warmup-from."""
+    warmup_from: float = 0.0
+    """Share of the peak at which the warm-up starts."""
     boundaries: tuple[float, ...] = ()
     """step: the epochs at which the rate falls."""
     factor: float = 0.1
-    """step and plateau: what the rate is multiplied by."""
+    """step, exponential and plateau: what the rate is multiplied by."""
+    every: float = 1.0
+    """exponential: epochs from one fall to the next."""
+    power: float = 1.0
+    """polynomial: 1 is a straight line."""
+    end: float = 0.0
+    """cosine and polynomial: share of the peak that is left in the end."""
     patience: int = 5
     """plateau: epochs without improvement."""
 
     def __post_init__(self):
         check_range("schedule.warmup", self.warmup, 0, 1_000_000)
+        check_range("schedule.warmup-from", self.warmup_from, 0, 1)
+        if self.warmup and self.warmup_kind == "constant":
+            right = "above 0 with schedule.warmup-kind=constant"
+            check(self.warmup_from > 0, "schedule.warmup-from", self.warmup_from, right)
         check_range("schedule.factor", self.factor, 0, 1, open_low=True)
+        check_range("schedule.every", self.every, 0, 1_000_000, open_low=True)
+        check_range("schedule.power", self.power, 0, 100, open_low=True)
+        check_range("schedule.end", self.end, 0, 1)
         check_range("schedule.patience", self.patience, 1)
         for boundary in self.boundaries:
             check_range("schedule.boundaries", boundary, 0, open_low=True)
@@ -65,6 +123,8 @@ class Schedule:
         check(rising, "schedule.boundaries", self.boundaries, "rising epochs above 0")
         if self.kind == "step":
             check(bool(self.boundaries), "schedule.boundaries", self.boundaries, "given with schedule.kind=step")
+        if self.kind == "plateau":
+            check(self.factor < 1, "schedule.factor", self.factor, "below 1 with schedule.kind=plateau")
 
 
 @dataclass(frozen=True)
@@ -163,23 +223,76 @@ class Recipe:
     """Images a step, over all devices."""
     seed: int = 0
     """Of the weights, the order of the images and the augmentation."""
-    loss: Literal["cross_entropy", "map"] = "cross_entropy"
-    """map: LeNet-5's criterion with a rubbish class (LeCun 1998, eq. 9)."""
+    seeds: int = 1
+    """Runs that are trained side by side, from seed, seed + 1, ...; for small networks."""
+    loss: Literal["cross_entropy", "bce", "map"] = "cross_entropy"
+    """bce: a yes or no for each class (Wightman 2021, sec. 2.1); map: LeNet-5's criterion with a rubbish class
+    (LeCun 1998, eq. 9)."""
+    bce_threshold: float | None = None
+    """bce: a class whose share of the label is above this counts as wholly there, any other as absent, so that
+    both images of a mixture are (Wightman 2021, sec. 2.1); shares stay as they are if not given."""
     label_smoothing: float = 0.0
     """Share of each label that is spread over all classes."""
+    aux_weight: float = 0.3
+    """Weight of the auxiliary heads' losses (Szegedy 2014, sec. 5); nothing to networks that have none."""
+    dropout: float | None = None
+    """Share of the units dropped; the network's own rate if not given."""
+    stochastic_depth: float = 0.0
+    """Share of the images that skip the last residual block, the earlier ones in proportion (Huang 2016)."""
+    zero_init: bool = False
+    """Start the scale of each residual block's last batch norm at 0 (Goyal 2017, sec. 5.1)."""
+    bn_momentum: float | None = None
+    """Share of the old running statistics that is kept each step; the network's own if not given."""
+    bn_group_size: int | None = None
+    """Images whose statistics batch norm shares, with the same numbers on any number of devices; all of a
+    step's (or of one of its parts') if not given."""
+    precise_bn: int = 0
+    """Training batches over which the running statistics are taken anew before each test; none if 0."""
+    start: str | None = None
+    """Folder of a run whose parameters of the same name and shape this one starts from (Simonyan 2015, sec. 3.1)."""
+    start_layers: tuple[str, ...] = ("*",)
+    """Which of them, as globs over the paths of layers, such as "stage1/*"."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type; parameters and statistics stay float32."""
+    remat: tuple[str, ...] = ()
+    """Globs over names of blocks, such as "stage1*", whose activations are computed again in the backward pass
+    to need less memory; "*" is all."""
+    max_skipped: int = 3
+    """Steps in a row without effect, because loss or gradient is not finite, after which the run ends."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     augment: Augment = field(default_factory=Augment)
 
     def __post_init__(self):
-        if self.data_dir is not None:
-            check(self.data_dir.isprintable() and bool(self.data_dir.strip()), "data-dir", self.data_dir, "a folder")
+        for name, folder in (("data-dir", self.data_dir), ("start", self.start)):
+            if folder is not None:
+                check(folder.isprintable() and bool(folder.strip()), name, folder, "a folder")
         check_range("epochs", self.epochs, 1, 1_000_000)
         check_range("batch-size", self.batch_size, 1, 1_000_000)
+        parts = self.optimizer.accumulate
+        check(
+            self.batch_size % parts == 0, "batch-size", self.batch_size, f"a multiple of optimizer.accumulate={parts}"
+        )
         if self.image_size is not None:
             check_range("image-size", self.image_size, 1, 4096)
         check_range("validation", self.validation, 0, 0.9)
-        check_range("seed", self.seed, 0, 2**32 - 1)
+        check_range("seeds", self.seeds, 1, 1024)
+        check_range("seed", self.seed, 0, 2**32 - self.seeds)
+        if self.bce_threshold is not None:
+            check_range("bce-threshold", self.bce_threshold, 0, 1, open_high=True)
         check_range("label-smoothing", self.label_smoothing, 0, 0.99)
+        check_range("aux-weight", self.aux_weight, 0)
+        if self.dropout is not None:
+            check_range("dropout", self.dropout, 0, 1, open_high=True)
+        check_range("stochastic-depth", self.stochastic_depth, 0, 1, open_high=True)
+        if self.bn_momentum is not None:
+            check_range("bn-momentum", self.bn_momentum, 0, 1, open_high=True)
+        if self.bn_group_size is not None:
+            check_range("bn-group-size", self.bn_group_size, 1, 1_000_000)
+            right = f"a divisor of the {self.batch_size // parts} images that are computed at once"
+            divides = self.batch_size // parts % self.bn_group_size == 0
+            check(divides, "bn-group-size", self.bn_group_size, right)
+        check_range("precise-bn", self.precise_bn, 0, 1_000_000)
+        check_range("max-skipped", self.max_skipped, 1, 1_000_000)
+        for name, globs in (("start-layers", self.start_layers), ("remat", self.remat)):
+            check(all(glob.strip() for glob in globs), name, globs, 'names or globs such as "stage1*"')
