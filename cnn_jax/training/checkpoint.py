@@ -1,152 +1,372 @@
-"""Checkpoints of the whole state: the newest and the best are kept."""
+"""Checkpoints of the whole state: none is lost once it is acknowledged, and none is read that is damaged.
+
+orbax writes `DIR/STEP/` in the background and renames it into place when it is whole. Then process 0 adds
+`manifest.json`: size and sha256 of every file, what a test of that step found, and a sha256 of itself. A
+step with a manifest that verifies counts as saved; nothing else does.
+"""
 
 import contextlib
+import errno
+import hashlib
+import itertools
+import json
 import logging
+import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable
+from concurrent import futures
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers as policies
+from jax.experimental import multihost_utils
 
 from cnn_jax.errors import UserError, first_line
+from cnn_jax.training.distributed import first, once
 from cnn_jax.training.state import TrainState
 
 BEST_BY = "test_top1"
+KEPT = 2  # the newest; a second one in case the first turns out damaged
+MANIFEST = "manifest.json"
+PART = ".manifest.part"  # STEP.manifest.part, there while STEP is saved or its test written down
+UNCOMMITTED = ".orbax-checkpoint-tmp"  # orbax's folders before it renames them
+UNDER_WAY, DONE, FAILED = range(3)  # of a process's part of a save
+UNREADABLE = (OSError, ValueError, KeyError, TypeError)  # what a manifest of other contents leads to
 
 
 class Checkpoints:
-    """`DIR/STEP/` folders written by orbax in the background, each renamed into place when whole.
+    """The checkpoints of a run in `DIR/STEP/`: the newest two and the best are kept.
 
-    A context manager: leaving it waits for what is being written.
+    Several processes use it together, on one file system: each calls every method at the same place,
+    process 0 looks at the files and decides for all. A context manager: leaving it waits for what is
+    being written. `DIR/damaged/` holds what was found damaged, for a person to look at.
     """
 
     def __init__(self, directory: str | Path):
         """Opens or makes `directory`; leftovers of a killed writer are removed.
 
         Raises:
-          UserError: `directory` cannot be written, or its checkpoints cannot be listed.
+          UserError: `directory` cannot be written.
         """
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax reports every file; errors come as exceptions
+        _quieten()
         self.directory = Path(directory).absolute()
-        keep = policies.preservation_policy
-        best = keep.BestN(get_metric_fn=lambda m: m[BEST_BY], n=1, keep_checkpoints_without_metrics=False)
-        with self._telling("cannot be opened"):
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._manager = ocp.CheckpointManager(
-                self.directory,
-                item_handlers=ocp.StandardCheckpointHandler(),
-                options=ocp.CheckpointManagerOptions(
-                    best_fn=lambda metrics: metrics[BEST_BY],
-                    preservation_policy=keep.AnyPreservationPolicy([keep.LatestN(1), best]),
-                    todelete_subdir="deleted",  # a rename, so that a kill leaves no half-deleted step
-                    cleanup_tmp_directories=True,
-                ),
-            )
+        self._start()
+        self._writing: int | None = None  # the step that no wait() has finished
+        self._sealed: futures.Future = futures.Future()  # of that step: done when its manifest is written
+        self._durable: int | None = None
+        self._told: int | None = None
+        self._verified: set[int] = set()  # in process 0
+        self._agree("cannot be opened", self._open)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_) -> None:
-        with self._telling("cannot be written"):
-            self._manager.close()
-        shutil.rmtree(self.directory / "deleted", ignore_errors=True)
+    def __exit__(self, kind, *_) -> None:
+        try:
+            if kind is None:
+                self.wait()
+            elif self._writing is not None:  # the other processes may be gone, and the first error is the one to tell
+                failed = self._sealed.exception() is not None
+                with contextlib.suppress(Exception):
+                    if first():
+                        self._finish(not failed)
+        finally:
+            self._thread.shutdown(wait=False)
+            with contextlib.suppress(Exception):  # of a failed save, told already
+                self._checkpointer.close()
 
-    def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:
-        """Saves under the state's step; `metrics` with `test_top1` let it become the best.
+    def save(self, state: TrainState) -> None:
+        """Begins to save under the state's step; `state` may be donated as soon as this returns.
+
+        Waits for the save before. Does nothing if this very step is saved or being saved. A failure
+        is raised by the next call of `wait`, `save`, `note` or `restore`. A state of several seeds
+        has a leading axis in every leaf, and one step.
 
         Raises:
-          UserError: the step, or a later one, is there already, or it cannot be written.
+          UserError: a later step is there already, or the save before has failed.
         """
-        with self._telling("cannot be written", int(state.step)):
-            saved = self._manager.save(
-                int(state.step),
-                args=ocp.args.StandardSave(_storable(state)),
-                metrics={BEST_BY: metrics[BEST_BY]} if metrics else None,
-            )
-        if not saved:
-            raise UserError(f"{self.directory} holds step {self.latest_step()} already; step {state.step} is not saved")
-        shutil.rmtree(self.directory / "deleted", ignore_errors=True)
+        step = int(np.ravel(jax.device_get(state.step))[0])
+        if step == self._writing:
+            return
+        self.wait()
+        newest = self.latest_step()
+        if newest == step:
+            return
+        if newest is not None and newest > step:
+            raise UserError(f"{self.directory} holds step {newest} already; step {step} is not saved")
+        self._writing = step
+        try:
+            if first():
+                _part(self._folder(step)).touch()
+            self._checkpointer.save(self._folder(step), args=ocp.args.StandardSave(_storable(state)))
+            self._sealed = self._thread.submit(self._seal, step)
+        except Exception as error:  # told by wait(), where all processes can agree
+            self._sealed = futures.Future()
+            self._sealed.set_exception(error)
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk.
+        """Returns when everything saved is on disk, with its manifest; then removes what is not kept.
 
         Raises:
-          UserError: the disk is full, or another reason why it cannot be written.
+          UserError: the disk is full, or another reason why it cannot be written. Nothing of the
+            failed save is left, and the next one may succeed; with several processes, after a new start.
         """
-        with self._telling("cannot be written"):
-            self._manager.wait_until_finished()
+        if self._writing is None:
+            return
+        parts = np.array([UNDER_WAY])
+        while not (parts == DONE).all() and not (parts == FAILED).any():  # after a failure others wait for minutes
+            futures.wait([self._sealed], timeout=0.05)
+            part = UNDER_WAY if not self._sealed.done() else FAILED if self._sealed.exception() else DONE
+            parts = multihost_utils.process_allgather(np.int32(part))
+        try:
+            self._agree("cannot be written", partial(self._finish, bool((parts == DONE).all())))
+            self._durable = self._writing
+        except UserError:
+            self._start()  # the checkpointer would tell the rest of its errors in the next save
+            raise
+        finally:
+            self._writing = None
+
+    def poll(self) -> int | None:
+        """The newest step that became durable since the last call, None if none did. Does not wait."""
+        durable = self._durable
+        if first() and self._is_sealed():
+            durable = self._writing
+        told, self._told = self._told, durable
+        return durable if durable != told else None
+
+    def note(self, step: int, metrics: dict[str, float]) -> None:
+        """Writes down what a test of the saved `step` found; `test_top1` among it decides which step is the best.
+
+        Waits for the step if it is being saved.
+
+        Raises:
+          UserError: there is no such step, its manifest is damaged, or it cannot be written.
+        """
+        if step == self._writing:
+            self.wait()
+
+        def write() -> None:
+            folder = self._folder(step)
+            _write_manifest(folder, _read_manifest(folder) | {"metrics": metrics})
+            self._prune()
+
+        self._agree("cannot take the result of its test", write, step)
+
+    def noted(self, step: int) -> dict | None:
+        """What `note` wrote down for `step`, None if it was never tested."""
+        return self._agree("cannot be read", lambda: _manifests(self.directory).get(step, {}).get("metrics"))
 
     def latest_step(self) -> int | None:
-        """The newest step on disk, None if there is none."""
-        with self._telling("cannot be listed"):
-            return self._manager.latest_step()
+        """The newest step that is saved and verifies, None if there is none.
 
-    def best_step(self) -> int | None:
-        """The step with the highest test_top1, None if there is none."""
-        return self._manager.best_step()
-
-    def restore(self, state: TrainState, step: int) -> TrainState:
-        """The state saved at `step`, laid out over devices as `state` is.
+        Each newer one that does not is told in a line on stdout and moved to `DIR/damaged/`, so that
+        a run can save that step again.
 
         Raises:
-          UserError: the folder holds another model's or optimiser's state, or cannot be read.
+          UserError: the folder cannot be read, or a damaged step cannot be moved.
         """
+
+        def find() -> int | None:
+            faults = {}
+            newest = None
+            for step in reversed(_steps(self.directory)):
+                if step == self._writing and not self._is_sealed():
+                    continue
+                fault = self._fault(step)
+                if fault is None:
+                    newest = step
+                    break
+                faults[step] = fault
+            for step, fault in faults.items():
+                self._set_aside(step, fault, "none is left" if newest is None else "going on from the one before")
+            return newest
+
+        return self._agree("cannot be listed", find)
+
+    def best_step(self) -> int | None:
+        """The step with the highest noted test_top1, the earlier of equals, None if none was tested.
+
+        It verifies; a better one that does not is told and moved as by `latest_step`.
+        """
+
+        def find() -> int | None:
+            while (best := _best(_manifests(self.directory))) is not None:
+                if (fault := self._fault(best)) is None:
+                    return best
+                self._set_aside(best, fault, "the next best takes its place")
+            return None
+
+        return self._agree("cannot be listed", find)
+
+    def restore(self, state: TrainState, step: int) -> TrainState:
+        """The state saved at `step`, laid out over devices as `state` is, on any number of them.
+
+        Raises:
+          UserError: the folder holds another model's or optimiser's state, is damaged or cannot be read.
+        """
+        self.wait()
+        folder = self._folder(step)
+        if fault := self._agree("cannot be read", lambda: self._fault(step), step):
+            raise UserError(f"checkpoint {folder} {fault}")
         target = _storable(state)
-        damaged = "cannot be read (remove that folder to go on from the one before)"
-        with self._telling(damaged, step):
-            saved = _shapes(self._manager.item_metadata(step).tree)
+        with self._telling("cannot be read", step):
+            found: Any = self._checkpointer.metadata(folder)
+            saved = _shapes(found.item_metadata.tree)
         wanted = _shapes(target)
         for name in sorted(saved | wanted):
             if saved.get(name) != wanted.get(name):
                 raise UserError(
-                    f"checkpoint {self.directory / str(step)} is of another model or optimiser: {name} is "
+                    f"checkpoint {folder} is of another model or optimiser: {name} is "
                     f"{saved.get(name, 'absent')} there, {wanted.get(name, 'absent')} here"
                 )
-        with self._telling(damaged, step):
-            restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(target))
-        return restored.replace(key=jax.random.wrap_key_data(restored.key))
+        with self._telling("cannot be read", step):
+            restored: Any = self._checkpointer.restore(folder, args=ocp.args.StandardRestore(target))
+        return restored.replace(key=jax.random.wrap_key_data(restored.key, impl=jax.random.key_impl(state.key)))
+
+    def _start(self) -> None:
+        self._checkpointer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
+        self._thread = futures.ThreadPoolExecutor(1, "manifest")
+
+    def _folder(self, step: int | str) -> Path:
+        return self.directory / str(step)
+
+    def _open(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        _remove([self.directory / "deleted", *self.directory.glob(f"*{UNCOMMITTED}*")])
+        for part in self.directory.glob(f"*{PART}"):
+            self._discard(part.name.removesuffix(PART))
+
+    def _discard(self, step: int | str) -> None:
+        """Removes what is left of a save, or of a test's result, that was never acknowledged."""
+        folder = self._folder(step)
+        _remove(self.directory.glob(f"{step}{UNCOMMITTED}*"))
+        if not (folder / MANIFEST).exists():
+            _remove([folder])
+        _part(folder).unlink(missing_ok=True)
+
+    def _seal(self, step: int) -> None:
+        """In a thread of its own: writes the manifest as soon as orbax has committed the step."""
+        self._checkpointer.wait_until_finished()
+        if first():
+            folder = self._folder(step)
+            files = {name: _describe(path) for name, path in _files(folder).items()}
+            for path in (*folder.rglob("*"), folder, self.directory):
+                _sync(path)
+            _write_manifest(folder, {"files": files})
+
+    def _is_sealed(self) -> bool:
+        return self._writing is not None and self._sealed.done() and self._sealed.exception() is None
+
+    def _finish(self, saved: bool) -> None:
+        """In process 0, after a save: removes what is not kept, or what a failed one left."""
+        assert self._writing is not None
+        if saved:
+            self._verified.add(self._writing)  # its files have just been read
+            self._prune()
+            return
+        self._discard(self._writing)
+        error = self._sealed.exception() if self._sealed.done() else None
+        steps = sorted(_manifests(self.directory))
+        intact = f"the checkpoints of steps {', '.join(map(str, steps))} are intact"
+        if len(steps) < 2:
+            intact = f"the checkpoint of step {steps[0]} is intact" if steps else "there is no other one"
+        raise UserError(
+            f"checkpoint {self._folder(self._writing)} cannot be written: "
+            f"{_reason(error) if error else 'another process failed'}; {intact}"
+        )
+
+    def _prune(self) -> None:
+        """Removes all but the newest and the best; a rename first, so that a kill leaves no half-deleted step."""
+        manifests = _manifests(self.directory)
+        for step in manifests.keys() - {*sorted(manifests)[-KEPT:], _best(manifests)}:
+            (self.directory / "deleted").mkdir(exist_ok=True)
+            self._folder(step).rename(self.directory / "deleted" / str(step))
+        _remove([self.directory / "deleted"])
+
+    def _fault(self, step: int) -> str | None:
+        """What is wrong with a step, looked for until it is found to be right once."""
+        if step in self._verified:
+            return None
+        fault = _fault(self._folder(step))
+        if fault is None:
+            self._verified.add(step)
+        return fault
+
+    def _set_aside(self, step: int, fault: str, then: str) -> None:
+        """Tells of a damaged step and moves it out of the way."""
+        print(f"checkpoint {self._folder(step)} {fault}; {then}", flush=True)
+        aside = self.directory / "damaged"
+        aside.mkdir(exist_ok=True)
+        names = itertools.chain([str(step)], (f"{step}-{number}" for number in itertools.count(2)))
+        self._folder(step).rename(next(aside / name for name in names if not (aside / name).exists()))
+
+    def _agree(self, what: str, decide: Callable[[], Any], step: int | None = None) -> Any:
+        """What `decide` returns in process 0, a JSON value, in all of them; or the error it ends in."""
+
+        def told() -> Any:
+            with self._telling(what, step):
+                return decide()
+
+        return once(told)
 
     @contextlib.contextmanager
     def _telling(self, what: str, step: int | None = None) -> Generator[None]:
-        """Turns whatever orbax and tensorstore raise for damaged files into one line."""
+        """Turns whatever orbax, tensorstore and the file system raise into one line."""
         try:
             yield
+        except UserError:
+            raise
         except Exception as error:
-            place = self.directory if step is None else self.directory / str(step)
-            raise UserError(f"checkpoint {place} {what}: {first_line(error)}") from error
+            place = self.directory if step is None else self._folder(step)
+            raise UserError(f"checkpoint {place} {what}: {_reason(error)}") from error
 
 
 def load_variables(run: str | Path, which: Literal["best", "latest"] = "best") -> dict:
     """What `model.apply` takes, from a run's folder: {"params": ..., "batch_stats": ...}, NumPy arrays.
 
-    `which` is "best", by top-1 of what is tested after each epoch (the latest while none has been), or
-    "latest". Reads only: the run may still be going on.
+    These are the moving averages where the run keeps some, since they are what is tested. `which` is
+    "best", by top-1 of what is tested after each epoch (the latest while none has been), or "latest".
+    A checkpoint that does not verify is passed over with a line on stdout. Reads only: the run may
+    still be going on.
 
     Raises:
-      UserError: no checkpoint there, or it cannot be read.
+      UserError: no checkpoint there, none that verifies, or it cannot be read.
     """
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    _quieten()
     directory = Path(run).absolute() / "checkpoints"
-    try:
-        options = ocp.CheckpointManagerOptions(read_only=True, best_fn=lambda metrics: metrics[BEST_BY])
-        with ocp.CheckpointManager(directory, item_handlers=ocp.PyTreeCheckpointHandler(), options=options) as manager:
-            step = manager.latest_step()
-            if which == "best" and manager.best_step() is not None:
-                step = manager.best_step()
-            if step is None:
-                raise UserError(f"{directory} holds no checkpoint yet")
-            as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-            restore_args = jax.tree.map(lambda _: as_numpy, manager.item_metadata(step).tree)
-            saved: Any = manager.restore(step, args=ocp.args.PyTreeRestore(restore_args=restore_args))
-    except UserError:
-        raise
-    except Exception as error:  # whatever orbax and tensorstore raise for damaged or missing files
-        raise UserError(f"cannot read a checkpoint in {directory}: {first_line(error)}") from error
-    return {"params": saved["params"], "batch_stats": saved["batch_stats"]}
+    faults: dict[int, str] = {}
+    while left := [step for step in _steps(directory) if step not in faults]:
+        manifests = {step: manifest for step, manifest in _manifests(directory).items() if step in left}
+        best = _best(manifests) if which == "best" else None
+        step = left[-1] if best is None else best
+        folder = directory / str(step)
+        try:
+            fault = _fault(folder)
+            if fault is None:
+                return _tested(folder)
+        except Exception as error:
+            fault = f"cannot be read: {_reason(error)}"
+        if folder.exists():  # otherwise the run, going on, has just replaced it: look again
+            faults[step] = fault
+            print(f"checkpoint {folder} {fault}; another one is taken", flush=True)
+    if faults:
+        raise UserError(f"{directory} holds no checkpoint that can be read: {max(faults)} {faults[max(faults)]}")
+    raise UserError(f"{directory} holds no checkpoint yet")
+
+
+def _tested(folder: Path) -> dict:
+    """The variables that a test of this checkpoint takes."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+        tree = checkpointer.metadata(folder).item_metadata.tree
+        restore_args = jax.tree.map(lambda _: as_numpy, tree)
+        saved: Any = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=restore_args))
+    tested = saved.get("ema") or saved
+    return {"params": tested["params"], "batch_stats": tested["batch_stats"]}
 
 
 def _storable(state: TrainState) -> TrainState:
@@ -160,3 +380,130 @@ def _shapes(tree) -> dict[str, tuple[int, ...]]:
         "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path): tuple(leaf.shape)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
     }
+
+
+def _steps(directory: Path) -> list[int]:
+    """The steps that have a folder, in order."""
+    if not directory.is_dir():
+        return []
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal() and path.is_dir())
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Every file of a step but its manifest, by its path inside the folder."""
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
+    return {name: path for name, path in paths.items() if name != MANIFEST}
+
+
+def _describe(path: Path) -> dict:
+    with path.open("rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _write_manifest(folder: Path, content: dict) -> None:
+    """Puts the manifest into a step's folder in one move; a power loss afterwards does not undo it."""
+    part = _part(folder)
+    try:
+        part.write_text(_with_seal(content))
+        _sync(part)
+        part.replace(folder / MANIFEST)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    _sync(folder)
+
+
+def _part(folder: Path) -> Path:
+    """The manifest to be: beside the folder from the begin of a save on, inside as its end."""
+    return folder.with_name(folder.name + PART)
+
+
+def _read_manifest(folder: Path) -> dict:
+    """Raises FileNotFoundError without a manifest, ValueError if it is not as it was written."""
+    text = (folder / MANIFEST).read_bytes()
+    content = json.loads(text)
+    del content["sha256"]
+    if _with_seal(content).encode() != text:
+        raise ValueError("other contents")
+    return content
+
+
+def _with_seal(content: dict) -> str:
+    """A manifest's text: `content` and a sha256 of it, as JSON."""
+    dumps = partial(json.dumps, sort_keys=True, indent=1, default=float)  # NumPy's numbers
+    return dumps(content | {"sha256": hashlib.sha256(dumps(content).encode()).hexdigest()})
+
+
+def _manifests(directory: Path) -> dict[int, dict]:
+    """The manifests of all steps, without those that cannot be read."""
+    found = {}
+    for step in _steps(directory):
+        with contextlib.suppress(*UNREADABLE):
+            found[step] = _read_manifest(directory / str(step))
+    return found
+
+
+def _best(manifests: dict[int, dict]) -> int | None:
+    """The step with the highest test_top1, the earlier of equals."""
+    tested = {
+        step: manifest["metrics"][BEST_BY]
+        for step, manifest in manifests.items()
+        if BEST_BY in manifest.get("metrics", {})
+    }
+    return max(tested, key=lambda step: (tested[step], -step), default=None)
+
+
+def _fault(folder: Path) -> str | None:
+    """What is wrong with a step's folder, None if it is as it was acknowledged."""
+    try:
+        listed, there = _read_manifest(folder)["files"], _files(folder)
+    except FileNotFoundError:
+        return "was not finished" if folder.exists() else "is not there"
+    except UNREADABLE:
+        return f"is damaged ({MANIFEST}: other contents)"
+    for name in sorted(listed.keys() | there.keys()):
+        if name not in there or name not in listed:
+            return f"is damaged ({name}: {'missing' if name in listed else 'not part of it'})"
+        try:
+            found = _describe(there[name])
+        except OSError as error:
+            return f"is damaged ({name}: {error.strerror})"
+        if found != listed[name]:
+            cut = found["size"] < listed[name]["size"]
+            return f"is damaged ({name}: {'cut short' if cut else 'other contents'})"
+    return None
+
+
+def _quieten() -> None:
+    """orbax reports every file, and abandons the tasks of a failed save; its errors come as exceptions."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").addFilter(_is_not_orbax)
+
+
+def _is_not_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in logging.Formatter().format(record)  # its message or its traceback
+
+
+def _reason(error: BaseException) -> str:
+    """In a few words; what tensorstore says of a full disk is long."""
+    for full in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)):
+        if full in str(error):
+            return full
+    return first_line(error)
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Returns when a file, or the names in a folder, would outlive a power loss."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system without anything to sync for a folder
+            raise
+    finally:
+        os.close(handle)
