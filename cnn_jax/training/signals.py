@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from dataclasses import dataclass
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}  # 128 + SIGINT; EX_TEMPFAIL: start me again
@@ -23,15 +24,35 @@ class StopRequest:
       received: the signal that came, if any.
       gentle: whether the first signal is only noted; the second always ends the process at once.
       advice: how to go on afterwards, the end of the line that tells of the signal.
+      polls: how often it was asked.
     """
 
     received: int | None = None
     gentle: bool = False
     advice: str = " before the first step; nothing to save"
+    polls: int = 0
+
+    def poll(self) -> bool:
+        """Whether to stop now. Of several processes each gets the same answer to the same call.
+
+        Then SIGTERM, to any of them, is noted by JAX's preemption service, also before the first step;
+        all stop at a call that none has made yet, which they have agreed on within seconds. All must
+        call equally often. Ctrl-C they cannot share, so it ends a process at once.
+        """
+        self.polls += 1
+        if self.received is None and _of_several():
+            from jax.experimental.multihost_utils import reached_preemption_sync_point
+
+            if reached_preemption_sync_point(self.polls):
+                self.received = signal.SIGTERM
+        return self.received is not None
 
 
 def catch_signals() -> StopRequest:
     """From here on this process answers both signals, to its end.
+
+    To be called before distributed.start: there JAX's preemption service takes over SIGTERM, and a
+    handler installed later would keep it from the service.
 
     At once means os._exit: an exception would be lost wherever Python runs a callback of a
     library, and tearing the interpreter down in the middle of an import or a compilation crashes.
@@ -40,7 +61,7 @@ def catch_signals() -> StopRequest:
     request = StopRequest()
 
     def handle(signum, _frame):
-        if request.gentle and request.received is None:
+        if request.gentle and request.received is None and not _of_several():
             request.received = signum
             return
         os.write(2, f"train.py: {Interrupted(signum, request.advice)}\n".encode())
@@ -49,3 +70,9 @@ def catch_signals() -> StopRequest:
     for signum in EXIT_CODES:
         signal.signal(signum, handle)
     return request
+
+
+def _of_several() -> bool:
+    """Whether this process has met others; it has not if the module that does it was never loaded."""
+    distributed = sys.modules.get("cnn_jax.training.distributed")
+    return distributed is not None and distributed.started()
