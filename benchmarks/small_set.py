@@ -21,32 +21,17 @@ NETWORK = "lenet5_modern"
 
 def trainer(gather, data):
     """The function (state, batch) -> state of one training step, and a first state."""
-    from functools import partial
-
     import jax
-    import jax.numpy as jnp
 
-    from cnn_jax.data.augment import make_preprocess
-    from cnn_jax.models import create_model, model_info
-    from cnn_jax.recipes import Augment, Optimizer, Schedule
-    from cnn_jax.training.optimizer import make_optimizer
-    from cnn_jax.training.state import TrainState
-    from cnn_jax.training.step import cross_entropy, train_step
+    from cnn_jax.data.order import Timeline
+    from cnn_jax.recipes import Optimizer, Recipe, Schedule
+    from cnn_jax.training.program import Program
 
-    model, info = create_model(NETWORK), model_info(NETWORK)
-    optimizer, _ = make_optimizer(Optimizer(lr=0.01), Schedule(kind="constant"), 1, STEPS)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)), train=False)
-    step = partial(
-        train_step,
-        apply=model.apply,
-        optimizer=optimizer,
-        loss=cross_entropy,
-        preprocess=make_preprocess((32, 32), *info.normalization(1), vars(Augment())),
-        num_classes=10,
-        epoch_size=60_000,
-    )
+    config = Recipe(model=NETWORK, optimizer=Optimizer(lr=0.01), schedule=Schedule(kind="constant"))
+    program = Program(config, Timeline(60_000, BATCH, epochs=1), classes=10, channels=1)
+    step = program.train()
     compiled = jax.jit(lambda state, data, batch: step(state, gather(data, batch))[0], donate_argnums=0)
-    return lambda state, batch: compiled(state, data, batch), TrainState.create(variables, optimizer, jax.random.key(1))
+    return lambda state, batch: compiled(state, data, batch), jax.jit(program.init)(0)
 
 
 def engine_batches(kind: str, folder: str):

@@ -16,7 +16,7 @@ def test_no_options_give_the_default_recipe():
     command = parse([])
     assert command.recipe == "lenet5_modern"
     assert command.config == RECIPES["lenet5_modern"]
-    assert (command.out, command.resume, command.download, command.list_recipes) == (None, False, False, False)
+    assert (command.out, command.resume, command.download, command.list_recipes) == (None, "no", False, False)
 
 
 def test_options_reach_into_the_recipe():
@@ -65,7 +65,23 @@ def test_resume_takes_the_runs_own_configuration(tmp_path):
     run = to_json("lenet5_1998", dataclasses.replace(RECIPES["lenet5_1998"], epochs=3))
     (tmp_path / "config.json").write_text(json.dumps(run))
     command = parse(["--resume", "--out", str(tmp_path)])
-    assert (command.recipe, command.config.epochs, command.resume) == ("lenet5_1998", 3, True)
+    assert (command.recipe, command.config.epochs, command.resume) == ("lenet5_1998", 3, "yes")
+
+
+def test_resume_auto_takes_the_runs_configuration_if_there_is_a_run(tmp_path):
+    auto = ["--resume", "auto", "--out", str(tmp_path)]
+    assert parse([*auto, "--epochs", "5"]).config.epochs == 5
+    (tmp_path / "config.json").write_text('{"recipe": "lenet5_1998", "epochs": 3, "seed": 4}')
+    command = parse([*auto, "--epochs", "5"])
+    assert (command.recipe, command.config.epochs, command.config.seed) == ("lenet5_1998", 5, 4)
+    assert command.resume == "auto" and parse(["--out", str(tmp_path), "--resume"]).resume == "yes"
+
+
+@pytest.mark.parametrize("given", ["5", "5:5", "7:5", "a:b", ":5", "-1:5"])
+def test_a_profile_is_of_two_steps(given):
+    assert parse(["--profile", "5:7"]).trace_steps() == (5, 7)
+    with pytest.raises(UserError, match="START:STOP, two steps, the smaller first"):
+        parse([f"--profile={given}"])
 
 
 @pytest.mark.parametrize(
@@ -89,6 +105,7 @@ def test_resume_takes_the_runs_own_configuration(tmp_path):
         ("--config=", "--config is empty"),
         ("--out=", "--out is empty"),
         ("--resume --out nowhere", "--resume found no run in nowhere"),
+        ("--resume atuo --out nowhere", "auto"),
     ],
 )
 def test_mistakes_are_one_line(options, message):
@@ -116,7 +133,7 @@ def test_mistakes_are_one_line(options, message):
         ('{"data_dir": ""}', "data-dir must be a folder"),
         ('{"data_dir": "a\\u0000b"}', "data-dir must be a folder"),
         ('{"dataset": null}', "dataset must be text, not null"),
-        ('{"loss": "mse"}', 'loss must be one of cross_entropy, map, not "mse"'),
+        ('{"loss": "mse"}', 'loss must be one of cross_entropy, bce, map, not "mse"'),
         ('{"schedule": {"boundaries": 3}}', "schedule.boundaries must be a list of numbers, not 3"),
         ('{"resume": true}', "unknown value 'resume'"),
         ('{"help": true}', "unknown value 'help'"),

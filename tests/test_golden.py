@@ -1,5 +1,8 @@
 """Every network against what torchvision or timm gives for the same weights and images."""
 
+from functools import partial
+
+import chex
 import golden_files
 import jax
 import jax.numpy as jnp
@@ -8,6 +11,10 @@ import optax
 import pytest
 
 from cnn_jax import create_model, export_state_dict, import_state_dict, list_models, model_info
+from cnn_jax.recipes import Optimizer, Schedule
+from cnn_jax.training.optimizer import make_optimizer
+from cnn_jax.training.state import TrainState
+from cnn_jax.training.step import cross_entropy, train_step
 
 BY_REFERENCE = {reference: name for name in list_models() for reference in model_info(name).references}
 
@@ -58,8 +65,12 @@ def test_one_training_step_is_the_references(case):
     assert_within(logits, golden["train_logits"], max(2e-5, 10 * golden["noise"][1]))
     np.testing.assert_allclose(loss, golden["loss"], rtol=1e-4)
 
-    # Exported, gradients and statistics bear the reference's names.
-    after = export_state_dict(BY_REFERENCE[reference], {"params": grads} | changed, reference=reference)
+    assert_gradients_and_statistics({"params": grads} | changed, golden, reference)
+
+
+def assert_gradients_and_statistics(found, golden, reference):
+    """Gradients, as `params`, and `batch_stats`; exported they bear the reference's names."""
+    after = export_state_dict(BY_REFERENCE[reference], found, reference=reference)
     norms = {key: np.linalg.norm(value.astype(np.float64)) for key, value in after.items()}
     expected = dict(zip(golden["grad_keys"].tolist(), golden["grad_norms"].tolist(), strict=True))
     floor, tolerance = max(expected.values()) / 1000, max(1e-3, 10 * golden["noise"][2])
@@ -75,3 +86,32 @@ def test_export_is_the_exact_way_back(case):
     assert set(back) == set(golden["keys"].tolist())
     for key, value in state_dict.items():
         np.testing.assert_array_equal(back[key], value, err_msg=key)
+
+
+@pytest.mark.parametrize("reference", ["torchvision.resnet18", "timm.mobilenetv1_100", "torchvision.googlenet"])
+def test_what_train_py_compiles_trains_as_the_reference(reference):
+    """Loss, gradients and moved statistics of train_step itself; SGD's first momentum is the gradient."""
+    name, golden = BY_REFERENCE[reference], golden_files.load(reference)
+    variables = import_state_dict(name, golden_files.weights(golden))
+    model = create_model(name, dropout=0.0, batch_norm={"unbiased": True})
+    size = int(golden["input_size"])
+    optimizer = make_optimizer(Optimizer(momentum=0.9), Schedule(kind="constant"), 1)
+    step = partial(
+        train_step,
+        apply=model.apply,
+        optimizer=optimizer,
+        rate=lambda step: jnp.float32(0.1),
+        loss=cross_entropy,
+        preprocess=lambda images, key: golden_files.images(2, 4, size),
+        num_classes=1000,
+        epoch_size=4,
+        aux_weight=0.0,  # the reference's loss is the main head's
+    )
+    batch = {"image": jnp.zeros((4, size, size, 3), jnp.uint8), "label": jnp.arange(1, 5)}
+    state, metrics = jax.jit(step)(TrainState.create(variables, optimizer, jax.random.key(0)), batch)
+    np.testing.assert_allclose(metrics["loss"], golden["loss"], rtol=1e-4)
+    grads = optax.tree.get(state.opt_state, "trace")
+    np.testing.assert_allclose(metrics["grad_norm"], np.linalg.norm(golden["grad_norms"]), rtol=1e-3)
+    assert_gradients_and_statistics({"params": grads, "batch_stats": state.batch_stats}, golden, reference)
+    moved = jax.tree.map(lambda w, g: w - np.float32(0.1) * g, variables["params"], grads)
+    chex.assert_trees_all_close(state.params, moved, rtol=1e-6, atol=1e-7)

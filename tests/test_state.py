@@ -33,7 +33,7 @@ def test_digest_is_sha256_over_paths_and_bytes_in_order():
     sha.update(b"batch_stats/n/mean float32 (4,)\n" + np.ones(4, np.float32).tobytes())
     sha.update(b"params/a/bias float32 (3,)\n" + np.zeros(3, np.float32).tobytes())
     sha.update(b"params/b/kernel float32 (2, 3)\n" + np.ones((2, 3), np.float32).tobytes())
-    assert digest(create()) == sha.hexdigest()
+    assert digest(create().variables) == sha.hexdigest()
 
 
 def test_digest_sees_one_bit_of_parameters_or_statistics():
@@ -41,5 +41,4 @@ def test_digest_sees_one_bit_of_parameters_or_statistics():
     bit = jnp.nextafter(jnp.float32(1), jnp.float32(2))
     changed = state.replace(params={**state.params, "b": {"kernel": state.params["b"]["kernel"].at[1, 2].set(bit)}})
     moved = state.replace(batch_stats={"n": {"mean": state.batch_stats["n"]["mean"].at[0].set(bit)}})
-    assert len({digest(state), digest(changed), digest(moved)}) == 3
-    assert digest(state.replace(step=state.step + 5)) == digest(state)
+    assert len({digest(each.variables) for each in (state, changed, moved)}) == 3

@@ -5,12 +5,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from cnn_jax.layers import ConvBN, global_avg_pool
+from cnn_jax import UserError
+from cnn_jax.layers import BatchNorm, ConvBN, global_avg_pool
+from cnn_jax.recipes import Optimizer, Schedule
+from cnn_jax.training.optimizer import make_optimizer
 from cnn_jax.training.state import TrainState
-from cnn_jax.training.step import cross_entropy, eval_step, train_step
+from cnn_jax.training.step import (
+    binary_cross_entropy,
+    cross_entropy,
+    eval_step,
+    moments_step,
+    precise_statistics,
+    train_step,
+)
 
 
 class Net(nn.Module):
@@ -42,17 +51,25 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 1), np.uint8)
 BATCH = {"image": jnp.asarray(IMAGES), "label": jnp.arange(8) % 10, "good": jnp.ones(8, bool)}
 
 
+def sgd(lr=0.1, momentum=0.9):
+    """An optimiser of a recipe, and its rate."""
+    return {
+        "optimizer": make_optimizer(Optimizer(momentum=momentum), Schedule(kind="constant"), 1),
+        "rate": lambda step: jnp.float32(lr),
+    }
+
+
 def preprocess(images, key):
     images = images.astype(jnp.float32) / 255
     return images if key is None else images + 0.1 * jax.random.normal(key, images.shape)
 
 
-def setup(net=None, optimizer=None, preprocess=preprocess):
-    net, optimizer = net or Net(), optimizer or optax.with_extra_args_support(optax.sgd(0.1, 0.9))
+def setup(net=None, moves=None, preprocess=preprocess, ema=0.0):
+    net, moves = net or Net(), moves or sgd()
     variables = net.init(jax.random.key(0), jnp.zeros((1, 6, 6, 1)), train=False)
-    state = TrainState.create(variables, optimizer, jax.random.key(1))
+    state = TrainState.create(variables, moves["optimizer"], jax.random.key(1), ema=ema > 0)
     common = {"apply": net.apply, "loss": cross_entropy, "preprocess": preprocess, "num_classes": 10}
-    return state, partial(train_step, optimizer=optimizer, epoch_size=20, **common), partial(eval_step, **common)
+    return state, partial(train_step, epoch_size=20, ema=ema, **moves, **common), partial(eval_step, **common)
 
 
 def test_a_step_changes_everything_that_it_should():
@@ -63,7 +80,7 @@ def test_a_step_changes_everything_that_it_should():
         before_leaves, after_leaves = (jax.tree.leaves(getattr(s, name)) for s in (state, after))
         assert any(not np.array_equal(a, b) for a, b in zip(before_leaves, after_leaves, strict=True)), name
     np.testing.assert_array_equal(jax.random.key_data(state.key), jax.random.key_data(after.key))
-    assert set(metrics) == {"loss", "top1"}
+    assert set(metrics) == {"loss", "top1", "grad_norm", "lr", "skipped"}
 
 
 def test_a_step_is_a_function_of_state_and_batch():
@@ -81,7 +98,7 @@ def test_each_step_draws_other_keys(rate, preprocess):
 
 
 def test_loss_and_gradient_are_those_of_the_definition():
-    state, step, _ = setup(Net(rate=0.0), optax.with_extra_args_support(optax.sgd(1.0)))
+    state, step, _ = setup(Net(rate=0.0), sgd(1.0, 0.0))
     key, _ = jax.random.split(jax.random.fold_in(state.key, 0))
     images = preprocess(BATCH["image"], key)
 
@@ -169,9 +186,7 @@ def test_evaluation_is_without_dropout_and_augmentation():
 
 def test_auxiliary_losses_count_for_three_tenths():
     """Szegedy 2014, sec. 5."""
-    state, step, _ = setup(
-        NetWithAux(), optax.with_extra_args_support(optax.sgd(1.0)), lambda images, key: images / 255
-    )
+    state, step, _ = setup(NetWithAux(), sgd(1.0, 0.0), lambda images, key: images / 255)
     after, metrics = jax.jit(step)(state, BATCH)
     pixel = (IMAGES / 255).mean((1, 2))
     losses = {}
@@ -204,9 +219,124 @@ def test_mixed_images_have_mixed_labels():
     def mix(key, images, labels):
         return 0.7 * images + 0.3 * images[::-1], 0.7 * labels + 0.3 * labels[::-1]
 
+    def blended(images, key):
+        return mix(None, images / 255, jnp.eye(8))[0]
+
     _, mixed = step(state, BATCH, mix=mix)
-    halves = [
-        step(state, BATCH | {"image": mix(None, IMAGES, jnp.eye(8))[0], "label": BATCH["label"][::way]})[1]
-        for way in (1, -1)
-    ]
+    halves = [step(state, BATCH | {"label": BATCH["label"][::way]}, preprocess=blended)[1] for way in (1, -1)]
     np.testing.assert_allclose(mixed["loss"], 0.7 * halves[0]["loss"] + 0.3 * halves[1]["loss"], rtol=1e-5)
+
+
+def test_a_bad_number_changes_nothing_but_the_count():
+    """An infinite pixel: loss, gradient, statistics and averages are all lost, and none of it stays."""
+    state, step, _ = setup(ema=0.9)
+    state, _ = jax.jit(step)(state, BATCH)
+
+    def poisoned(images, key):
+        return preprocess(images, key).at[3, 0, 0, 0].set(jnp.inf)
+
+    after, metrics = jax.jit(partial(step, preprocess=poisoned))(state, BATCH)
+    assert not np.isfinite(metrics["loss"]) and int(metrics["skipped"]) == int(after.skipped) == 1
+    assert (int(after.step), int(after.seen)) == (2, 20)
+    counted = {"step": 0, "seen": 0, "skipped": 0, "key": 0}
+    chex.assert_trees_all_equal(after.replace(**counted), state.replace(**counted))
+    again, _ = jax.jit(partial(step, preprocess=poisoned))(after, BATCH)
+    assert int(again.skipped) == 2
+    good, metrics = jax.jit(step)(again, BATCH)
+    assert int(good.skipped) == int(metrics["skipped"]) == 0 and np.isfinite(metrics["loss"])
+
+
+def test_an_infinite_gradient_of_a_finite_loss_is_skipped_too():
+    state, step, _ = setup(Net(rate=0.0), preprocess=lambda images, key: images / 255)
+
+    def steep(logits, labels):  # its value is 1, its slope at the logits infinite
+        return 1 + jnp.sqrt(jnp.abs(logits - jax.lax.stop_gradient(logits))).sum(-1)
+
+    after, metrics = step(state, BATCH, loss=steep)
+    assert float(metrics["loss"]) == 1 and int(after.skipped) == 1
+    chex.assert_trees_all_equal(after.params, state.params)
+
+
+def test_averages_follow_parameters_and_statistics():
+    """TensorFlow's rule: d = min(ema, (1 + t) / (10 + t))."""
+    state, step, _ = setup(ema=0.15)
+    by_hand = state.variables
+    for t in range(3):
+        state, _ = step(state, BATCH)
+        d = min(0.15, (1 + t) / (10 + t))
+        by_hand = jax.tree.map(lambda a, v, d=d: d * a + (1 - d) * v, by_hand, state.variables)
+        chex.assert_trees_all_close(state.ema, by_hand, rtol=1e-6, atol=1e-7)
+    assert state.tested is state.ema
+    assert set(setup()[0].tested) == {"params", "batch_stats"}
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch_without_batch_norm():
+    state, step, _ = setup(NetWithAux(), sgd(1.0), lambda images, key: images / 255)
+    whole, metrics = step(state, BATCH)
+    for parts in (2, 4):
+        parted, found = jax.jit(partial(step, accumulate=parts))(state, BATCH)
+        chex.assert_trees_all_close(parted.params, whole.params, rtol=1e-5, atol=1e-6)
+        for name in ("loss", "top1", "grad_norm"):
+            np.testing.assert_allclose(found[name], metrics[name], rtol=1e-5)
+        assert (int(parted.step), int(parted.seen)) == (1, 8)
+
+
+def test_batch_norm_sees_one_part_at_a_time():
+    """Part j has every second image from j on; running statistics move with each part."""
+    state, step, _ = setup(Net(rate=0.0), preprocess=lambda images, key: images / 255)
+    after, _ = step(state, BATCH, accumulate=2)
+    stats = state.batch_stats
+    for part in (IMAGES[0::2], IMAGES[1::2]):
+        variables = {"params": state.params, "batch_stats": stats}
+        _, moved = Net(rate=0.0).apply(variables, part / 255, train=True, mutable=["batch_stats"])
+        stats = moved["batch_stats"]
+    chex.assert_trees_all_close(after.batch_stats, stats, rtol=1e-5, atol=1e-6)
+
+
+def test_binary_cross_entropy_is_a_mean_over_classes():
+    logits = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
+    labels = np.full((4, 5), 0.02, np.float32)
+    labels[:, 1], labels[:, 3] = 0.7, 0.22
+    p = 1 / (1 + np.exp(-logits))
+    by_hand = -(labels * np.log(p) + (1 - labels) * np.log(1 - p)).mean(1)
+    np.testing.assert_allclose(binary_cross_entropy(logits, labels), by_hand, rtol=1e-5)
+    both = np.zeros((4, 5))
+    both[:, [1, 3]] = 1
+    by_hand = -(both * np.log(p) + (1 - both) * np.log(1 - p)).mean(1)
+    np.testing.assert_allclose(binary_cross_entropy(logits, labels, 0.2), by_hand, rtol=1e-5)
+
+
+def test_precise_statistics_are_those_of_all_batches_together():
+    """For the first batch norm, which no other stands before."""
+    state, _, _ = setup()
+    still = ConvBN(6, 3, norm=partial(BatchNorm, momentum=0.0))
+    variables = {name: tree["stem"] for name, tree in state.variables.items()}
+    rng = np.random.default_rng(1)
+    batches = [rng.integers(0, 256, (8, 6, 6, 1), np.uint8) * np.uint8(1 + i) for i in range(3)]
+    found = precise_statistics(
+        moments_step(variables, {"image": images}, jax.random.key(i), apply=still.apply,
+                     preprocess=lambda images, key: images / 255)
+        for i, images in enumerate(batches)
+    )  # fmt: skip
+    kernel = np.asarray(variables["params"]["conv"]["kernel"])
+    maps = jax.lax.conv_general_dilated(
+        np.concatenate(batches) / np.float32(255), kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(found["norm"]["mean"], np.mean(maps, (0, 1, 2)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found["norm"]["var"], np.var(maps, (0, 1, 2)), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"image": jnp.zeros((8, 6, 6), jnp.uint8)}, r"images must be \(B, H, W, C\), not uint8 \(8, 6, 6\)"),
+        ({"image": jnp.zeros((8, 3, 6, 6), jnp.uint8)}, r"channels last, \(B, H, W, C\), not uint8 \(8, 3, 6, 6\)"),
+        ({"image": jnp.zeros((8, 6, 6, 3))}, r"must be uint8, 0 to 255, not float32"),
+        ({"label": jnp.zeros(8)}, r"labels must be integers \(8,\), not float32 \(8,\)"),
+        ({"label": jnp.zeros((8, 10), jnp.int32)}, r"labels must be integers \(8,\), not int32 \(8, 10\)"),
+    ],
+)
+def test_wrong_arrays_are_told_before_the_first_step(change, told):
+    state, step, _ = setup()
+    with pytest.raises(UserError, match=told):
+        jax.eval_shape(step, state, BATCH | change)

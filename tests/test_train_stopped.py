@@ -94,14 +94,94 @@ def test_other_data_of_the_same_name_is_not_resumed_on(whole, run_train, tmp_pat
     assert "another configuration: data.train: 3999 images, crc32 00000000 -> 4000 images" in done.stderr
 
 
-def test_a_signal_after_the_last_step_lets_the_pictures_be_finished(whole, train_command, tmp_path):
+def test_a_signal_after_the_last_test_lets_the_pictures_be_finished(whole, train_command, tmp_path):
     out = tmp_path / "run"
     process = start(train_command, *SHORT, "--out", out)
     wait_for_step(out, 120, process)
+    while kinds(out).count("test") < 3:
+        time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     assert (process.returncode, stderr) == (0, "")
     assert summary(out)["params_digest"] == summary(whole[0])["params_digest"]
+
+
+def test_a_signal_in_a_test_leaves_it_to_the_resumed_run(train_command, run_train, tmp_path):
+    """The train record of an epoch's last step is written right before a test of a second or two."""
+    options = ("--train-split", "test[:200]", "--test-split", "train", "--batch-size", 4, "--epochs", 2)
+    process = start(train_command, *options, "--out", tmp_path / "cut")
+    wait_for_step(tmp_path / "cut", 50, process)
+    process.terminate()
+    began = time.monotonic()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75 and time.monotonic() - began < 10
+    assert "stopped by SIGTERM at step 50; the checkpoint is saved; go on with: " in stderr
+    assert kinds(tmp_path / "cut") == ["train", "train", "train", "saved"]  # 20, 40 and 50, and no test
+    assert run_train("--resume", "--out", tmp_path / "cut").returncode == 0
+    assert run_train(*options, "--out", tmp_path / "whole").returncode == 0
+    assert summary(tmp_path / "cut")["params_digest"] == summary(tmp_path / "whole")["params_digest"]
+    assert kinds(tmp_path / "cut").count("test") == kinds(tmp_path / "whole").count("test") == 2
+
+
+def kinds(out) -> list[str]:
+    return [json.loads(line)["kind"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_signal_in_a_save_lets_it_be_finished(whole, train_command, run_train, tmp_path):
+    out = tmp_path / "run"
+    process = start(train_command, *SHORT, "--save-every", 3, "--out", out)
+    while not list(out.glob("checkpoints/*tmp*")):
+        assert process.poll() is None
+    process.terminate()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75 and stderr.count("\n") == 1, stderr
+    assert not list(out.glob("checkpoints/*tmp*"))
+    resumed = run_train("--resume", "--out", out)
+    assert resumed.returncode == 0, resumed.stderr
+    step = int(re.search("at step (\\d+)", stderr)[1])
+    assert f"from step {step} to 120" in resumed.stdout
+    assert summary(out)["params_digest"] == summary(whole[0])["params_digest"]
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(whole, run_train, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(whole[0], out)
+    (out / "summary.json").unlink()
+    newest = max((out / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    largest = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 4
+    largest.write_bytes(content)
+    resumed = run_train("--resume", "--out", out)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"checkpoint {newest} is damaged" in resumed.stdout and "from step 80 to 120" in resumed.stdout
+    assert summary(out)["params_digest"] == summary(whole[0])["params_digest"]
+
+
+def test_one_command_begins_a_run_and_goes_on_with_it(whole, train_command, run_train, tmp_path):
+    """As a scheduler starts it, again and again."""
+    command = (*SHORT, "--out", tmp_path / "run", "--resume", "auto")
+    process = start(train_command, *command)
+    wait_for_step(tmp_path / "run", 60, process)
+    process.kill()
+    process.communicate()
+    assert run_train(*command).returncode == 0
+    assert summary(tmp_path / "run")["params_digest"] == summary(whole[0])["params_digest"]
+    assert "nothing to do" in run_train(*command).stdout
+
+
+def test_bad_numbers_end_a_run_with_their_images_and_its_state_kept(run_train, tmp_path):
+    out = tmp_path / "run"
+    done = run_train(
+        *SHORT, "--optimizer.lr", 1e30, "--schedule.warmup", 0, "--schedule.kind", "constant", "--out", out
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "not finite in 3 steps in a row" in done.stderr
+    idle = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
+    assert [len(line["images"]) for line in idle[:3]] == [100, 100, 100]
+    assert f"step {idle[0]['step']}: loss " in done.stdout
+    again = run_train("--resume", "--out", out, "--optimizer.lr", 0.01, "--allow-change")
+    assert "goes on with optimizer.lr: 1e+30 -> 0.01" in again.stdout
 
 
 def test_a_plateau_survives_an_interruption(train_command, run_train, tmp_path):

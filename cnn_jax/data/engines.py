@@ -44,8 +44,8 @@ class Engine(Protocol):
         """
         ...
 
-    def example(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes, types and places of a batch, to compile for."""
+    def example(self, shape: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes, types and places of the batch that a row of that shape gives, to compile for."""
         ...
 
     @staticmethod
@@ -88,8 +88,8 @@ class OnDevice:
         for row in rows:
             yield {"index": jax.device_put(row, self._split)}
 
-    def example(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        return {"index": jax.ShapeDtypeStruct((batch_size,), np.int32, sharding=self._split)}
+    def example(self, shape: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
+        return {"index": jax.ShapeDtypeStruct(shape, np.int32, sharding=self._split)}
 
     @staticmethod
     def gather(data: Any, batch: Batch) -> Batch:
@@ -146,11 +146,11 @@ class FromHost:
             start = time.perf_counter()
         yield from on_the_way
 
-    def example(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    def example(self, shape: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
         kinds = {"image": (np.uint8, self.image_shape), "label": (np.int32, ()), "good": (np.bool_, ())}
         return {
-            key: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=self._split)
-            for key, (dtype, shape) in kinds.items()
+            key: jax.ShapeDtypeStruct((*shape, *rest), dtype, sharding=self._split)
+            for key, (dtype, rest) in kinds.items()
         }
 
     @staticmethod

@@ -3,7 +3,7 @@
 import importlib.util
 import os
 
-from cnn_jax.data import mnist_5k, splits
+from cnn_jax.data import mnist_5k, order, splits
 from cnn_jax.data.arrays import ArraySource, of_sources, open_npz, open_synthetic
 from cnn_jax.data.dataset import Collection, Dataset
 from cnn_jax.data.folder import open_folder
@@ -33,6 +33,33 @@ def open_dataset(
         missing, cut short or no images with one label each.
     """
     return splits.take(open_collection(name, data_dir, download=download), split)
+
+
+def open_run(
+    name: str,
+    train_split: str,
+    test_split: str,
+    validation: float = 0.0,
+    data_dir: str | os.PathLike | None = None,
+    *,
+    download: bool = False,
+) -> dict[str, Dataset]:
+    """What a run trains and is tested on: "train" and "test", and "validation" if a share is held out of the first.
+
+    Raises:
+      UserError: as open_dataset; the share is none of the images.
+    """
+    train, test = (open_dataset(name, split, data_dir, download=download) for split in (train_split, test_split))
+    if not validation:
+        return {"train": train, "test": test}
+    kept, held_out = order.held_out(len(train), validation)
+    if not len(held_out):
+        raise UserError(f"--validation {validation} holds out none of {len(train)} images")
+    return {
+        "train": train.select(kept, train_split),
+        "test": test,
+        "validation": train.select(held_out, "validation"),
+    }
 
 
 def open_collection(name: str, data_dir: str | os.PathLike | None = None, *, download: bool = False) -> Collection:

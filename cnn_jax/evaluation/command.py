@@ -58,6 +58,8 @@ def evaluate_command(
         config = read_run(folder)
         if config.model != name:
             raise UserError(f"the run in {folder} trained {config.model}, not {name}")
+        if config.seeds > 1:
+            raise UserError(f"the run in {folder} trained {config.seeds} seeds side by side; its summary.json has each")
         variables = load_variables(folder, "latest")
         dataset, split = dataset or config.dataset, split or config.test_split
         data_dir, image_size = data_dir or config.data_dir, image_size or config.image_size

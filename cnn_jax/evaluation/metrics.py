@@ -1,5 +1,7 @@
 """What is to know of each image, and the figures that follow from it."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import optax
@@ -24,15 +26,30 @@ def predictions(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
     }
 
 
-def summarize(records: dict[str, np.ndarray]) -> dict[str, float | int]:
-    """Mean `test_loss`, `test_top1` and `test_top5` in [0, 1], and `test_count`, the images behind them."""
+def summarize(records: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Mean `test_loss`, `test_top1` and `test_top5` in [0, 1], and `test_count`, the images behind them.
+
+    Of records (N, seeds) the means over seeds, with `test_top1_std`, their standard deviation (n - 1), and
+    `test_top1_seeds`, a list.
+    """
     count = len(records["loss"])
+    if records["loss"].ndim == 2:
+        seeds = [summarize(of_seed(records, seed)) for seed in range(records["loss"].shape[1])]
+        top1 = [found["test_top1"] for found in seeds]
+        means = {key: sum(found[key] for found in seeds) / len(seeds) for key in seeds[0]}
+        spread = {"test_top1_std": float(np.std(top1, ddof=1)), "test_top1_seeds": top1}
+        return means | {"test_count": count} | spread
     return {
         "test_loss": float(records["loss"].mean(dtype=np.float64)),
         "test_top1": int(records["top1"].sum()) / count,
         "test_top5": int(records["top5"].sum()) / count,
         "test_count": count,
     }
+
+
+def of_seed(records: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    """One seed's (N,) records out of (N, seeds); those of a single run as they are."""
+    return {key: values if values.ndim == 1 else values[:, seed] for key, values in records.items()}
 
 
 def confusion_matrix(labels: np.ndarray, guesses: np.ndarray, num_classes: int) -> np.ndarray:

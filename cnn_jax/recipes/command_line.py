@@ -16,7 +16,7 @@ import tyro
 from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.recipes import DEFAULT_RECIPE, RECIPES, Recipe
 from cnn_jax.recipes.configuration import override, read_json
-from cnn_jax.recipes.recipe import check_range
+from cnn_jax.recipes.recipe import check, check_range
 from cnn_jax.tables import aligned
 
 PROG = "train.py"
@@ -38,8 +38,13 @@ class Command:
     """Show the recipes and stop."""
     out: Path | None = None
     """Folder for everything the run leaves; runs/RECIPE-DATE if not given."""
-    resume: Flag = False
-    """Go on with the run in --out, from its newest checkpoint."""
+    resume: Literal["no", "yes", "auto"] = "no"
+    """Go on with the run in --out, from its newest good checkpoint; auto: or begin one if none is there, so that a
+    scheduler can start the same command again and again. --resume alone is yes."""
+    allow_change: Flag = False
+    """Go on although the configuration is another one; it becomes the run's."""
+    save_every: int = 0
+    """Steps between checkpoints within an epoch; each epoch ends with one anyway."""
     download: Flag = False
     """Fetch and prepare the data set if it is not there."""
     engine: Literal["auto", "device", "host"] = "auto"
@@ -49,16 +54,40 @@ class Command:
     """Host threads that decode; as many as there are cores if 0."""
     workers: int = 0
     """Processes that decode in place of the threads, for hosts of many cores."""
+    fsdp: Flag = False
+    """Split large parameters, with their optimiser state and averages, over the devices."""
+    coordinator: str | None = None
+    """HOST:PORT of the first of several processes; on SLURM, Cloud TPU and Kubernetes they find each other."""
+    processes: int | None = None
+    """With --coordinator: how many processes there are."""
+    process: int | None = None
+    """With --coordinator: which of them this is, from 0."""
+    profile: str | None = None
+    """START:STOP, steps counted from 0, of which out/profile gets a trace for TensorBoard and Perfetto."""
+    wandb: str | None = None
+    """Project of Weights & Biases that gets the numbers too."""
 
     def __post_init__(self):
+        check_range("save-every", self.save_every, 0)
+        self.trace_steps()
         check_range("threads", self.threads, 0, 1024)
         check_range("workers", self.workers, 0, 1024)
+
+    def trace_steps(self) -> tuple[int, int] | None:
+        """`profile` as two numbers."""
+        if self.profile is None:
+            return None
+        start, _, stop = self.profile.partition(":")
+        fits = start.isdecimal() and stop.isdecimal() and int(start) < int(stop)
+        check(fits, "profile", self.profile, "START:STOP, two steps, the smaller first")
+        return int(start), int(stop)
 
 
 def parse(argv: Sequence[str]) -> Command:
     """Reads the options; values come from the recipe, then --config, then the command line.
 
-    With `--resume` and no `--recipe` or `--config` they come from the run's own config.json.
+    With `--resume` and no `--recipe` or `--config` they come from the run's own config.json, with
+    `--resume auto` if it is there.
 
     Raises:
       UserError: an unknown recipe, option or value, or a JSON file that cannot serve.
@@ -67,7 +96,7 @@ def parse(argv: Sequence[str]) -> Command:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for option in ("--recipe", "--config", "--out"):
         first.add_argument(option)
-    first.add_argument("--resume", action="store_true")
+    first.add_argument("--resume", nargs="?", const="yes", default="no")
     try:
         given, _ = first.parse_known_args(argv)
     except argparse.ArgumentError as error:
@@ -75,12 +104,14 @@ def parse(argv: Sequence[str]) -> Command:
     for option, value in vars(given).items():
         if value == "":
             raise UserError(f"--{option} is empty; leave it out or give it a value")
-    if given.resume and given.out is None:
+    if given.resume != "no" and given.out is None:
         raise UserError("--resume needs --out DIR, the folder of the run to go on with")
     file = given.config
-    if given.resume and given.recipe is None and file is None:
+    if given.resume != "no" and given.recipe is None and file is None:
         file = Path(given.out) / "config.json"
-        if not file.is_file():
+        if not file.is_file() and given.resume == "auto":
+            file = None
+        elif not file.is_file():
             raise UserError(f"--resume found no run in {given.out}: {file} does not exist")
     values = {} if file is None else read_json(file)
     named = values.pop("recipe", DEFAULT_RECIPE)
@@ -92,7 +123,16 @@ def parse(argv: Sequence[str]) -> Command:
         config = override(RECIPES[recipe], values)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
-    return _tyro(argv, Command(config=config, recipe=recipe))
+    return _tyro(_with_value(argv, "--resume", "yes"), Command(config=config, recipe=recipe))
+
+
+def _with_value(argv: Sequence[str], option: str, value: str) -> list[str]:
+    """`argv` in which `option`, where no value follows it, has this one: tyro knows no optional values."""
+    words = list(argv)
+    for place in reversed([i for i, word in enumerate(words) if word == option]):
+        if place + 1 == len(words) or words[place + 1].startswith("-"):
+            words.insert(place + 1, value)
+    return words
 
 
 def recipe_table() -> str:

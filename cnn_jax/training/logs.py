@@ -1,9 +1,11 @@
-"""A run's numbers as they come: metrics.jsonl, TensorBoard events, a bar or plain lines."""
+"""A run's numbers as they come: metrics.jsonl, TensorBoard events, Weights & Biases, a bar or plain lines."""
 
 import contextlib
 import json
 import math
 import sys
+import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,43 +13,68 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from cnn_jax.data.order import Timeline
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, first_line
+from cnn_jax.training.hardware import Hardware
 from cnn_jax.training.run_folder import write_whole
 
 RECORD_KEYS = {
     "train": {"step", "epoch", "loss", "top1", "lr", "images_per_s"},
     "validation": {"step", "epoch", "loss", "top1", "top5", "count"},
     "test": {"step", "epoch", "loss", "top1", "top5", "count"},
+    "saved": {"step"},
 }
-HEAD = "  epoch     step  train loss  train top-1  {0} loss  {0} top-1  {0} top-5  tested       lr  images/s"
+HEAD = "  epoch     step  train loss  train top-1  {0} loss  {0} top-1  {0} top-5  tested       lr  images/s   left"
 
 
 class RunLog:
     """Writes records, told apart by `kind`.
 
-    train: step, epoch, loss, top1, lr, images_per_s, data_wait (the share of the time in which no
-    batch was there), means over the steps since the record before.
+    train: step, epoch, means over the steps since the record before (loss, top1, grad_norm: the
+    gradient's norm before clipping, images_per_s, data_wait: the share of the time in which no batch
+    was there), lr of the last step, and where known mfu, the model's floating-point operations as a
+    share of what the devices could do, and memory_gib, the most that a device has had in use.
     test, or validation: step, epoch, loss, top1, top5, count, after each epoch over every such image.
+    saved: step; the checkpoint of that step is on disk, whole.
+    Several seeds side by side: means over them, and for tests top1_std, the spread, and top1_seeds.
+
+    Steps that bad numbers made idle stand in skipped.jsonl, with their images.
     A context manager: leaving it ends the bar and the files.
     """
 
-    def __init__(self, out: Path, timeline: Timeline, step: int, tested: Literal["test", "validation"] = "test"):
+    def __init__(
+        self,
+        out: Path,
+        timeline: Timeline,
+        step: int,
+        tested: Literal["test", "validation"] = "test",
+        *,
+        hardware: Hardware | None = None,
+        wandb: str | None = None,
+        config: dict | None = None,
+    ):
         """Opens the files of `out`. Records after `step`, from a run that died later, are dropped.
 
-        `tested` is what the network is tested on after each epoch.
+        `tested` is what the network is tested on after each epoch; `wandb` a project of Weights &
+        Biases that gets all numbers too, with `config`.
 
         Raises:
-          UserError: the files cannot be written.
+          UserError: the files cannot be written; wandb is not installed or does not start.
         """
-        self.timeline, self.tested = timeline, tested
-        self.path = out / "metrics.jsonl"
+        self.timeline, self.tested, self._hardware = timeline, tested, hardware
+        self.path, self.skipped_path = out / "metrics.jsonl", out / "skipped.jsonl"
         try:
             kept = [record for record in read_metrics(self.path) if record["step"] <= step]
             write_whole(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+            if self.skipped_path.exists():
+                idle = [line for line in _lines(self.skipped_path) if line.get("step", math.inf) <= step]
+                write_whole(self.skipped_path, "".join(json.dumps(line) + "\n" for line in idle))
             self._file = self.path.open("a")
             self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
         except OSError as error:
             raise UserError(f"cannot write {error.filename or self.path}: {error.strerror}") from None
+        self._there = {(record["kind"], record["step"]) for record in kept}
+        self._wandb = _start_wandb(wandb, out, config) if wandb else None
+        self._began, self._first = time.perf_counter(), step
         print(HEAD.format("test" if tested == "test" else " val"), flush=True)
         self._bar = tqdm(
             total=timeline.steps,
@@ -59,13 +86,33 @@ class RunLog:
             disable=not sys.stderr.isatty(),
         )
 
-    def write(self, kind: str, step: int, **values: float) -> None:
-        """Appends a record and its TensorBoard scalars."""
+    def write(self, kind: str, step: int, **values: Any) -> None:
+        """Appends a record and its scalars, unless it stands there already."""
+        if (kind, step) in self._there:
+            return
+        self._there.add((kind, step))
+        if self._hardware and kind == "train":
+            values |= self._hardware.use(values["images_per_s"])
         self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            if name not in ("epoch", "count"):
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        scalars = {f"{kind}/{name}": value for name, value in numbers.items() if name not in ("epoch", "count")}
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, step)
+        if self._wandb and scalars:
+            self._wandb.log(scalars | {"epoch": values["epoch"]}, step=step)
+
+    def skipped(self, step: int, epoch: float, images: list[int], found: dict[str, float]) -> None:
+        """Tells of a step that changed nothing, the `step`-th, and writes down its images."""
+        numbers = {name: str(found[name]) for name in ("loss", "grad_norm")}  # JSON has no NaN
+        with self.skipped_path.open("a") as file:
+            file.write(json.dumps({"step": step, "epoch": epoch, **numbers, "images": images}) + "\n")
+        first = ", ".join(map(str, images[:8])) + (", ..." if len(images) > 8 else "")
+        self._bar.write(
+            f"step {step}: loss {numbers['loss']}, gradient {numbers['grad_norm']}: nothing was changed; "
+            f"images {first}, all in {self.skipped_path}"
+        )
+        sys.stdout.flush()
 
     def progress(self, step: int, means: dict | None = None) -> None:
         """Moves the bar, and shows new means if given; nothing where stderr is no terminal."""
@@ -79,15 +126,27 @@ class RunLog:
             )
         self._bar.update(step - self._bar.n)
 
-    def epoch_line(self, step: int, train: dict, test: dict) -> None:
-        """One row of the table: an epoch's training means and its test."""
+    def epoch_line(self, step: int, train: dict | None, test: dict) -> None:
+        """One row of the table: an epoch's training means, if there are any, its test, and the time that is left."""
         epoch = f"{round(self.timeline.epoch(step))}/{self.timeline.epochs}"
+        loss, top1, lr, speed = ("-",) * 4
+        if train:
+            loss, top1 = f"{train['loss']:.4f}", f"{train['top1']:.2%}"
+            lr, speed = f"{train['lr']:.2g}", f"{train['images_per_s']:,.0f}"
         self._bar.write(
-            f"{epoch:>7}  {step:>7}  {train['loss']:>10.4f}  {train['top1']:>11.2%}  {test['loss']:>9.4f}"
-            f"  {test['top1']:>10.2%}  {test['top5']:>10.2%}  {test['count']:>6}  {train['lr']:>7.2g}"
-            f"  {train['images_per_s']:>8,.0f}"
+            f"{epoch:>7}  {step:>7}  {loss:>10}  {top1:>11}  {test['loss']:>9.4f}"
+            f"  {test['top1']:>10.2%}  {test['top5']:>10.2%}  {test['count']:>6}  {lr:>7}"
+            f"  {speed:>8}  {self._left(step):>5}"
         )
         sys.stdout.flush()
+
+    def _left(self, step: int) -> str:
+        """How long the rest takes at this process's pace so far, tests and saves included, as h:mm or m:ss."""
+        if step == self._first:
+            return "-"
+        seconds = (time.perf_counter() - self._began) / (step - self._first) * (self.timeline.steps - step)
+        minutes, seconds = divmod(round(seconds), 60)
+        return f"{minutes}:{seconds:02d}" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}"
 
     def __enter__(self) -> "RunLog":
         return self
@@ -96,21 +155,59 @@ class RunLog:
         self._bar.close()
         self._file.close()
         self._board.close()
+        if self._wandb:
+            self._wandb.finish()
+
+
+class NoLog:
+    """What the processes beside the first one have in place of a RunLog: nothing is written twice."""
+
+    def __init__(self, out: Path, tested: Literal["test", "validation"]):
+        self.tested, self.skipped_path = tested, out / "skipped.jsonl"
+
+    def write(self, kind: str, step: int, **values: Any) -> None: ...
+
+    def skipped(self, step: int, epoch: float, images: list[int], found: dict[str, float]) -> None: ...
+
+    def progress(self, step: int, means: dict | None = None) -> None: ...
+
+    def epoch_line(self, step: int, train: dict | None, test: dict) -> None: ...
+
+    def __enter__(self) -> "NoLog":
+        return self
+
+    def __exit__(self, *_) -> None: ...
 
 
 def read_metrics(path: Path) -> list[dict]:
     """The records of a metrics.jsonl; lines that a kill or an editor damaged are left out."""
-    records = []
+    return [record for record in _lines(path) if _is_record(record)]
+
+
+def _lines(path: Path) -> list[dict]:
+    """The objects of a file of JSON lines, as far as they can be read."""
+    objects = []
     for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         with contextlib.suppress(ValueError):
-            record = json.loads(line)
-            if _is_record(record):
-                records.append(record)
-    return records
+            value = json.loads(line)
+            if isinstance(value, dict):
+                objects.append(value)
+    return objects
 
 
-def _is_record(value: Any) -> bool:
-    """Whether a line of JSON is a record of one of the kinds, with a number for each of its keys."""
-    if not isinstance(value, dict) or value.get("kind") not in tuple(RECORD_KEYS):
+def _is_record(value: dict) -> bool:
+    """Whether an object is a record of one of the kinds, with a number for each of its keys."""
+    if value.get("kind") not in tuple(RECORD_KEYS):
         return False
     return all(isinstance(value.get(key), int | float) for key in RECORD_KEYS[value["kind"]])
+
+
+def _start_wandb(project: str, out: Path, config: dict | None) -> Any:
+    try:
+        wandb: Any = import_module("wandb")
+    except ImportError:
+        raise UserError("--wandb needs the package wandb: pip install wandb") from None
+    try:  # "auto": a resumed run goes on with its own curves
+        return wandb.init(project=project, dir=out, name=out.name, config=config, resume="auto")
+    except wandb.errors.Error as error:
+        raise UserError(f"Weights & Biases does not start: {first_line(error)}") from None

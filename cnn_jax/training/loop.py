@@ -2,97 +2,154 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, NoReturn
 
 import jax
+import numpy as np
 
 from cnn_jax.data.engines import AHEAD, Batch
 from cnn_jax.data.order import Timeline, start_of
 from cnn_jax.errors import UserError
 from cnn_jax.training.checkpoint import Checkpoints
-from cnn_jax.training.logs import RunLog
+from cnn_jax.training.logs import NoLog, RunLog
 from cnn_jax.training.signals import Interrupted, StopRequest
-from cnn_jax.training.state import TrainState
+from cnn_jax.training.state import TrainState, scalar
+from cnn_jax.training.trace import Trace
 
 LOG_EVERY = 20  # steps between two train records, each of which waits for the device
+Heed = Callable[[Iterable[Batch]], Iterator[Batch]]
 
 
 def train(
     state: TrainState,
     *,
     timeline: Timeline,
-    batches: Callable[[int, int], Iterator[Batch]],
+    rows: Callable[[int, int], np.ndarray],
+    batches: Callable[[np.ndarray, int], Iterator[Batch]],
     waited: Callable[[], float],
     step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]],
-    test: Callable[[TrainState], dict[str, float | int]],
-    rate: Callable[[TrainState, int], float],
+    settle: Callable[[TrainState, int], TrainState],
+    test: Callable[[TrainState, Heed], dict[str, Any]],
     checkpoints: Checkpoints,
-    log: RunLog,
+    log: RunLog | NoLog,
     stop: StopRequest,
+    trace: Trace,
+    save_every: int = 0,
+    max_skipped: int = 3,
 ) -> tuple[TrainState, float | None]:
     """Trains from wherever `state` stands to the end of the last epoch.
 
-    `batches(epoch, offset)` gives what `step(state, batch)` trains on, from image `offset` of the
-    epoch's order on; `waited()` is how many seconds it has kept the loop waiting so far;
-    `test(state)` gives what evaluation.summarize gives; `rate(state, t)` is the learning rate that
-    step t used. After each epoch the network is tested and saved. A signal in `stop` saves and ends the run after the
-    current step, or after the test if that step was an epoch's last.
+    `rows(epoch, offset)` are the image numbers of an epoch's batches from image `offset` on,
+    `batches(rows, epoch)` what `step(state, batch)` trains on; `waited()` is how many seconds the loop
+    has waited for batches so far. After each epoch `settle(state, epoch)` makes the state ready for a
+    test, it is saved, and `test(state, heed)` gives what evaluation.summarize gives while the save goes
+    on; `heed(batches)` are the same batches, until a signal comes. A state whose test was never
+    finished, because the run was stopped in it, is tested first. `save_every` counts the steps between
+    saves within an epoch; 0 for none.
 
     Returns the final state, and images/s without tests and saves (None if no step was left).
 
     Raises:
       Interrupted: a signal came; the state is saved.
-      UserError: the loss is not finite.
+      UserError: `max_skipped` steps in a row met a bad number; a bad image; a test's loss is not
+        finite. The state is saved.
     """
-    position = int(state.step)
-    start, offset = start_of(int(state.seen), timeline.size, timeline.batch_size)
-    images, seconds, saved = 0, 0.0, position
+    position = scalar(state.step)
+    start, offset = start_of(scalar(state.seen), timeline.size, timeline.batch_size)
+    images, seconds = 0, 0.0
 
-    def or_save(batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches; before an error of theirs ends the run, the place is saved."""
+    def leave(error: Exception) -> NoReturn:
+        checkpoints.save(state)
+        checkpoints.wait()
+        told_saves()
+        raise error
+
+    def told_saves() -> None:
+        while (saved := checkpoints.poll()) is not None:
+            log.write("saved", step=saved)
+
+    def good(batches: Iterator[Batch]) -> Iterator[Batch]:
         try:
             yield from batches
-        except UserError:
-            if position > saved:
-                checkpoints.save(state)
-                checkpoints.wait()
-            raise
+        except UserError as error:  # a bad image
+            leave(error)
 
-    for epoch in range(start, timeline.epochs):
-        meter = Meter(waited)
-        for batch in or_save(batches(epoch, offset if epoch == start else 0)):
-            state, metrics = step(state, batch)
-            position += 1
-            meter.add(metrics, timeline.batch_size)
-            meter.hold(AHEAD)
-            means = None
-            epoch_ends = timeline.ends_epoch(position)
-            if position % LOG_EVERY == 0 or epoch_ends or stop.received:
-                means = meter.read(rate(state, position - 1))
-                log.write("train", step=position, epoch=timeline.epoch(position), **means)
-            log.progress(position, means)
-            if stop.received and not epoch_ends:
-                checkpoints.save(state)
-                checkpoints.wait()
-                raise Interrupted(stop.received, f" at step {position}; the checkpoint is saved{stop.advice}")
-        images, seconds = images + meter.images, seconds + meter.seconds
-        try:
-            tested = test(state)
-        except UserError:  # such as a bad image; the epoch is not lost
-            checkpoints.save(state)
-            checkpoints.wait()
-            raise
-        check_finite(log.tested, tested["test_loss"])
+    def examine(means: dict[str, float] | None) -> None:
+        """Tests the state, which is saved, unless that was done."""
+        tested = checkpoints.noted(position)
+        if tested is None:
+            try:
+                tested = test(state, partial(heed, stop, position))
+                check_finite(log.tested, tested["test_loss"])
+            except (UserError, Interrupted) as error:
+                leave(error)
+            checkpoints.note(position, tested)
+        told_saves()
         record = {key.removeprefix("test_"): value for key, value in tested.items()}
         log.write(log.tested, step=position, epoch=timeline.epoch(position), **record)
-        checkpoints.save(state, tested)
-        saved = position
-        log.epoch_line(position, meter.epoch_means(), record)
-        if stop.received and position < timeline.steps:
-            checkpoints.wait()
-            raise Interrupted(stop.received, f" at step {position}; the checkpoint is saved{stop.advice}")
+        log.epoch_line(position, means, record)
+
+    if position and timeline.ends_epoch(position):
+        examine(None)
+    for epoch in range(start, timeline.epochs):
+        numbers = rows(epoch, offset if epoch == start else 0)
+        meter = Meter(waited, timeline.batch_size)
+        for row, batch in zip(numbers, good(batches(numbers, epoch)), strict=True):
+            trace.at(position, state)
+            state, metrics = step(state, batch)
+            position += 1
+            meter.add(position, row, metrics)
+            epoch_ends, stopping = timeline.ends_epoch(position), stop.poll()
+            told = position % LOG_EVERY == 0 or epoch_ends or stopping
+            for at, images_of, found in meter.finished(0 if told else AHEAD):
+                if found["skipped"]:
+                    log.skipped(at, timeline.epoch(at), images_of.tolist(), found)
+                if found["skipped"] >= max_skipped:
+                    leave(UserError(given_up(int(found["skipped"]), at, log)))
+            means = meter.read() if told else None
+            if means:
+                log.write("train", step=position, epoch=timeline.epoch(position), **means)
+            log.progress(position, means)
+            told_saves()
+            if stopping and not epoch_ends:
+                leave(interrupted(stop, position))
+            if save_every and position % save_every == 0 and not epoch_ends:
+                checkpoints.save(state)
+        images, seconds = images + meter.images, seconds + meter.seconds
+        state = settle(state, epoch)
+        checkpoints.save(state)
+        if stop.poll():
+            leave(interrupted(stop, position))  # its test is made on resume
+        examine(meter.epoch_means())
+    trace.at(position, state)
     checkpoints.wait()
+    told_saves()
     return state, images / seconds if seconds else None
+
+
+def interrupted(stop: StopRequest, position: int) -> Interrupted:
+    """What ends a run that is to stop and whose state is saved."""
+    return Interrupted(stop.received or 0, f" at step {position}; the checkpoint is saved{stop.advice}")
+
+
+def heed(stop: StopRequest, position: int, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches of a test, until the run is to stop."""
+    for batch in batches:
+        if stop.poll():
+            raise interrupted(stop, position)
+        yield batch
+
+
+def given_up(steps: int, position: int, log: RunLog | NoLog) -> str:
+    """What is told when bad numbers do not end."""
+    return (
+        f"the loss or its gradient was not finite in {steps} steps in a row, up to step {position}; none of them "
+        f"changed the network, which is saved; {log.skipped_path} has their images; a lower --optimizer.lr or "
+        f"--optimizer.clip 1 may help"
+    )
 
 
 def check_finite(kind: str, loss: float) -> None:
@@ -102,49 +159,48 @@ def check_finite(kind: str, loss: float) -> None:
 
 
 class Meter:
-    """Means of an epoch's metrics, which stay on the device until they are read."""
+    """What steps return, taken from the device as they finish, and means of it."""
 
-    def __init__(self, waited: Callable[[], float]):
+    def __init__(self, waited: Callable[[], float], batch_size: int):
         self.images = 0
+        self._batch_size = batch_size
         self._waited = waited
         self._waited_before = waited()
-        self._fresh = 0  # images since the last reading
-        self._waiting: list[dict] = []
-        self._read: list[dict] = []
-        self._lr = 0.0
+        self._running: deque[tuple[int, np.ndarray, dict[str, jax.Array]]] = deque()
+        self._fresh: list[dict[str, float]] = []
+        self._read: list[dict[str, float]] = []
         self._start = self._last = time.perf_counter()
 
-    def add(self, metrics: dict[str, jax.Array], images: int) -> None:
-        """Takes a step's metrics without waiting for them."""
-        self._waiting.append(metrics)
-        self._fresh += images
+    def add(self, position: int, row: np.ndarray, metrics: dict[str, jax.Array]) -> None:
+        """Takes a step's metrics without waiting for them; `row` are its images."""
+        self._running.append((position, row, metrics))
 
-    def hold(self, ahead: int) -> None:
-        """Waits until no more than `ahead` steps are on their way to the device, and with them their batches."""
-        if len(self._waiting) > ahead:
-            jax.block_until_ready(self._waiting[-1 - ahead])
+    def finished(self, ahead: int) -> Iterator[tuple[int, np.ndarray, dict[str, float]]]:
+        """Waits until no more than `ahead` steps are on their way to the device; position, images and metrics of the
+        others. Of several seeds the mean counts, and the most steps that any skipped."""
+        while len(self._running) > ahead:
+            position, row, metrics = self._running.popleft()
+            values = jax.device_get(metrics)
+            found = {name: float(value.max() if name == "skipped" else value.mean()) for name, value in values.items()}
+            self._fresh.append(found)
+            yield position, row, found
 
-    def read(self, lr: float) -> dict[str, float]:
-        """Waits; means since the last reading, with the learning rate, the speed and the share of time without data.
-
-        Raises:
-          UserError: the loss is not finite.
-        """
-        waited = jax.device_get(self._waiting)
+    def read(self) -> dict[str, float]:
+        """Means over the steps finished since the last reading, skipped ones left out, with speed and the share of
+        time without data; empty if all were skipped."""
         now = time.perf_counter()
-        means = _means(waited)
-        check_finite("training", means["loss"])
-        speed = self._fresh / (now - self._last)
-        wait = (self._waited() - self._waited_before) / (now - self._last)
-        self._waited_before = self._waited()
-        self._read += waited
-        self.images += self._fresh
-        self._waiting, self._fresh, self._last, self._lr = [], 0, now, lr
-        return means | {"lr": lr, "images_per_s": speed, "data_wait": wait}
+        spent, images = now - self._last, len(self._fresh) * self._batch_size
+        wait = (self._waited() - self._waited_before) / spent
+        means = _means(self._fresh)
+        self._read += self._fresh
+        self.images += images
+        self._fresh, self._last, self._waited_before = [], now, self._waited()
+        return means and means | {"images_per_s": images / spent, "data_wait": wait}
 
     def epoch_means(self) -> dict[str, float]:
-        """Means over everything read so far."""
-        return _means(self._read) | {"lr": self._lr, "images_per_s": self.images / self.seconds}
+        """Means over everything read so far; empty if all was skipped."""
+        means = _means(self._read)
+        return means and means | {"images_per_s": self.images / self.seconds}
 
     @property
     def seconds(self) -> float:
@@ -152,5 +208,10 @@ class Meter:
         return self._last - self._start
 
 
-def _means(metrics: list[dict]) -> dict[str, float]:
-    return {key: sum(float(m[key]) for m in metrics) / len(metrics) for key in metrics[0]}
+def _means(metrics: list[dict[str, float]]) -> dict[str, float]:
+    """Of the learning rate it is the last."""
+    good = [m for m in metrics if not m["skipped"]]
+    if not good:
+        return {}
+    means = {name: sum(m[name] for m in good) / len(good) for name in good[0] if name != "skipped"}
+    return means | {"lr": good[-1]["lr"]}

@@ -82,8 +82,8 @@ def decay_mask(params: dict, decay_on: str = "kernels") -> dict:
 def scale_by_given_rate() -> optax.GradientTransformationExtraArgs:
     """updates -> -lr * updates, with `lr` an argument of `update`."""
 
-    def update(updates, state, params=None, *, lr, **_):
-        return jax.tree.map(lambda u: -lr * u, updates), state
+    def update(updates, state, params=None, **given):
+        return jax.tree.map(lambda u: -given["lr"] * u, updates), state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 

@@ -3,18 +3,22 @@
 Bind the keyword arguments with functools.partial and jit the rest.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from cnn_jax.data.order import past_tail
+from cnn_jax.errors import UserError
 from cnn_jax.evaluation.metrics import predictions
+from cnn_jax.training.optimizer import plateau_scale
 from cnn_jax.training.state import TrainState
 
 MIX = 0x6D697800  # set apart from what images draw one by one
+Batch = dict[str, jax.Array]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -23,12 +27,24 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy(logits, labels)
 
 
+def binary_cross_entropy(logits: jax.Array, labels: jax.Array, threshold: float | None = None) -> jax.Array:
+    """Per image, the mean over classes of each class's yes or no: (B, C) logits and labels in [0, 1] -> (B,).
+
+    Wightman 2021 (2110.00476), sec. 2.1. With `threshold` a label above it is 1 and another 0, so that
+    both classes of a mixed image are fully there.
+    """
+    if threshold is not None:
+        labels = (labels > threshold).astype(labels.dtype)
+    return optax.sigmoid_binary_cross_entropy(logits, labels).mean(-1)
+
+
 def train_step(
     state: TrainState,
-    batch: dict[str, jax.Array],
+    batch: Batch,
     *,
     apply: Callable,
     optimizer: optax.GradientTransformationExtraArgs,
+    rate: optax.Schedule,
     loss: Loss,
     preprocess: Callable[[jax.Array, jax.Array | None], jax.Array],
     num_classes: int,
@@ -36,54 +52,110 @@ def train_step(
     label_smoothing: float = 0.0,
     aux_weight: float = 0.3,
     mix: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None,
+    ema: float = 0.0,
+    accumulate: int = 1,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step on `batch`: `image` (B, H, W, C) uint8, `label` (B,) int32 in [0, num_classes).
+    """One step on `batch`: `image` (B, H, W, C) uint8, `label` (B,) integers in [0, num_classes).
 
-    `apply` is the model's, `preprocess(images, key)` augments and normalises, `mix(key, images,
-    labels)` mixes images and their label probabilities, `loss` maps logits and label probabilities
-    to a value per image. Step t's keys come from fold_in(state.key, t). An epoch has `epoch_size`
-    images, of which a tail that fills no batch is passed over.
+    `apply` is the model's, `rate(step)` the learning rate, `preprocess(images, key)` augments and
+    normalises, `mix(key, images, labels)` mixes images and their label probabilities, `loss` maps
+    logits and label probabilities to a value per image. Step t's keys come from fold_in(state.key, t).
+    An epoch has `epoch_size` images, of which a tail that fills no batch is passed over.
 
     Auxiliary heads' losses are added times `aux_weight` (0.3: Szegedy 2014, 1409.4842, sec. 5).
 
-    Returns the next state and device scalars: `loss`, the batch mean, and `top1`, its accuracy
-    in [0, 1], both of the augmented images before the step.
+    `accumulate` parts of the batch follow one another, for a batch whose activations do not fit, and
+    the mean of their gradients makes the step. Part j has the images j, j + accumulate, ... Batch norm
+    and mixing see one part at a time: statistics are those of B / accumulate images, and the running
+    ones move once a part.
+
+    `ema` keeps moving averages of parameters and statistics, d * average + (1 - d) * value with
+    d = min(ema, (1 + t) / (10 + t)) after step t, counted from 0 (TensorFlow's rule, so that the
+    random start is soon forgotten).
+
+    If the loss or the gradient's norm is not finite, nothing but `step`, `seen` and `skipped` changes.
+
+    Returns the next state and device scalars: `loss`, the batch mean, and `top1`, its accuracy in
+    [0, 1], both of the augmented images before the step, `grad_norm` before any clipping, `lr`, and
+    `skipped`, the state's.
+
+    Raises (while it is traced):
+      UserError: arrays of another rank or type, or images with the channels first.
     """
-    key_augment, key_dropout = jax.random.split(jax.random.fold_in(state.key, state.step))
-    images = preprocess(batch["image"], key_augment)
-    labels = optax.smooth_labels(jax.nn.one_hot(batch["label"], num_classes), label_smoothing)
-    if mix is not None:
-        images, labels = mix(jax.random.fold_in(key_augment, MIX), images, labels)
+    _check(batch)
+    key = jax.random.fold_in(state.key, state.step)
 
-    def objective(params):
-        logits, changed = apply(
-            {"params": params, "batch_stats": state.batch_stats},
-            images,
-            train=True,
-            mutable=["batch_stats", "aux_logits"],
-            rngs={"dropout": key_dropout},
-        )
-        value = loss(logits, labels).mean()
-        for aux_logits in jax.tree.leaves(changed.get("aux_logits", {})):
-            value += aux_weight * loss(aux_logits, labels).mean()
-        return value, (logits, changed.get("batch_stats", state.batch_stats))
+    def gradient(batch_stats, batch, key) -> tuple[Any, Any, dict[str, jax.Array]]:
+        key_augment, key_dropout = jax.random.split(key)
+        images = preprocess(batch["image"], key_augment)
+        labels = optax.smooth_labels(jax.nn.one_hot(batch["label"], num_classes), label_smoothing)
+        if mix is not None:
+            images, labels = mix(jax.random.fold_in(key_augment, MIX), images, labels)
 
-    (value, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=value)
-    past = partial(past_tail, size=epoch_size, batch_size=len(labels))
+        def objective(params):
+            logits, changed = apply(
+                {"params": params, "batch_stats": batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats", "aux_logits"],
+                rngs={"dropout": key_dropout},
+            )
+            value = loss(logits, labels).mean()
+            for aux_logits in jax.tree.leaves(changed.get("aux_logits", {})):
+                value += aux_weight * loss(aux_logits, labels).mean()
+            return value, (logits, changed.get("batch_stats", batch_stats))
+
+        (value, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        return grads, batch_stats, {"loss": value, "top1": jnp.mean(logits.argmax(-1) == batch["label"])}
+
+    if accumulate == 1:
+        grads, batch_stats, metrics = gradient(state.batch_stats, batch, key)
+    else:
+
+        def add(carry, part):
+            batch_stats, sums = carry
+            number, images = part
+            grads, batch_stats, metrics = gradient(batch_stats, images, jax.random.fold_in(key, number))
+            return (batch_stats, jax.tree.map(jnp.add, sums, (grads, metrics))), None
+
+        # Every accumulate-th image, not a run of them: so no image leaves its device.
+        parts = {name: v.reshape(-1, accumulate, *v.shape[1:]).swapaxes(0, 1) for name, v in batch.items()}
+        zeros = jax.tree.map(jnp.zeros_like, (state.params, {"loss": jnp.zeros(()), "top1": jnp.zeros(())}))
+        (batch_stats, sums), _ = jax.lax.scan(add, (state.batch_stats, zeros), (jnp.arange(accumulate), parts))
+        grads, metrics = jax.tree.map(lambda total: total / accumulate, sums)
+
+    norm, lr = optax.tree.norm(grads), jnp.asarray(rate(state.step))
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, lr=lr, value=metrics["loss"])
+    changed = {
+        "params": optax.apply_updates(state.params, updates),
+        "batch_stats": batch_stats,
+        "opt_state": opt_state,
+    }
+    if state.ema:
+        share = 1 - jnp.minimum(ema, (1 + state.step) / (10 + state.step))
+        values = {name: changed[name] for name in state.ema}
+        changed["ema"] = optax.incremental_update(values, state.ema, share)
+    fine = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+    changed = jax.tree.map(partial(jnp.where, fine), changed, {name: getattr(state, name) for name in changed})
+    metrics |= {
+        "grad_norm": norm,
+        "lr": lr * plateau_scale(state.opt_state),
+        "skipped": jnp.where(fine, 0, state.skipped + 1),
+    }
+    size = len(batch["label"])
+    past = partial(past_tail, size=epoch_size, batch_size=size)
     state = state.replace(
         step=state.step + 1,
-        seen=past(past(state.seen) + len(labels)),  # first, too: a resumed run may bring larger batches
-        params=optax.apply_updates(state.params, updates),
-        batch_stats=batch_stats,
-        opt_state=opt_state,
+        seen=past(past(state.seen) + size),  # first, too: a resumed run may bring larger batches
+        skipped=metrics["skipped"],
+        **changed,
     )
-    return state, {"loss": value, "top1": jnp.mean(logits.argmax(-1) == batch["label"])}
+    return state, metrics
 
 
 def eval_step(
     variables: dict,
-    batch: dict[str, jax.Array],
+    batch: Batch,
     *,
     apply: Callable,
     loss: Loss,
@@ -98,3 +170,54 @@ def eval_step(
     label = batch["label"]
     own_loss = {"loss": loss(logits, jax.nn.one_hot(label, num_classes))}
     return predictions(logits, label) | own_loss | {"label": label, "good": batch["good"]}
+
+
+def moments_step(
+    variables: dict,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    apply: Callable,
+    preprocess: Callable[[jax.Array, jax.Array | None], jax.Array],
+) -> dict:
+    """Means and mean squares of one augmented batch in every batch norm, in the tree of `batch_stats`.
+
+    `apply` is that of a model whose batch norms have momentum 0, so that the batch's own statistics
+    come out. Means over batches make `statistics`.
+    """
+    key_augment, key_dropout = jax.random.split(key)
+    images = preprocess(batch["image"], key_augment)
+    rngs = {"dropout": key_dropout}
+    _, changed = apply(variables, images, train=True, mutable=["batch_stats", "aux_logits"], rngs=rngs)
+    return jax.tree.map(
+        lambda norm: norm | {"var": norm["var"] + jnp.square(norm["mean"])}, changed["batch_stats"], is_leaf=_is_norm
+    )
+
+
+def precise_statistics(moments: Iterable[dict]) -> dict:
+    """`batch_stats` of the population, from what `moments_step` says of some batches.
+
+    The mean of means, and the mean of mean squares less its square (Wu & Johnson 2021, 2105.07576, sec. 3).
+    """
+    total, count = None, 0
+    for found in moments:
+        total, count = found if total is None else jax.tree.map(jnp.add, total, found), count + 1
+    means = jax.tree.map(lambda values: values / count, total)
+    return jax.tree.map(lambda norm: norm | {"var": norm["var"] - jnp.square(norm["mean"])}, means, is_leaf=_is_norm)
+
+
+def _is_norm(tree: Any) -> bool:
+    return isinstance(tree, dict) and set(tree) == {"mean", "var"}
+
+
+def _check(batch: Batch) -> None:
+    images, labels = batch["image"], batch["label"]
+    given = f"not {images.dtype} {images.shape}"
+    if images.ndim != 4:
+        raise UserError(f"a batch's images must be (B, H, W, C), {given}")
+    if images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
+        raise UserError(f"a batch's images must have their channels last, (B, H, W, C), {given}")
+    if images.dtype != jnp.uint8:
+        raise UserError(f"a batch's images must be uint8, 0 to 255, {given}")
+    if labels.shape != images.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise UserError(f"a batch's labels must be integers ({len(images)},), not {labels.dtype} {labels.shape}")

@@ -38,7 +38,7 @@ def plain(text: str) -> str:
 def draw_curves(records: Sequence[dict], path: Path, title: str) -> None:
     """Loss, accuracy and learning rate over epochs, from the records of a metrics.jsonl."""
     train = [r for r in records if r["kind"] == "train"]
-    test = [r for r in records if r["kind"] != "train"]
+    test = [r for r in records if r["kind"] in ("test", "validation")]
     tested = test[0]["kind"] if test else "test"
     figure = Figure(figsize=(13, 4), layout="constrained")
     loss, accuracy, rate = figure.subplots(1, 3)

@@ -1,0 +1,172 @@
+"""From a recipe to the pure functions of a run; the one place where training knows a network by name."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property, partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from cnn_jax.data import augment
+from cnn_jax.data.order import Timeline
+from cnn_jax.errors import UserError
+from cnn_jax.models import create_model, lenet, model_info
+from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.structure import structure
+from cnn_jax.recipes import Recipe
+from cnn_jax.training import optimizer, step
+from cnn_jax.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a recipe computes, for images of `channels` channels and `classes` classes.
+
+    `cropped` says that training images come randomly cropped from the host. Nothing here compiles or
+    reads data; the functions are for jit.
+    """
+
+    config: Recipe
+    timeline: Timeline
+    classes: int
+    channels: int
+    cropped: bool = False
+
+    @cached_property
+    def info(self) -> ModelInfo:
+        """The network's card."""
+        return model_info(self.config.model)
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Height and width of what the network sees."""
+        return image_size(self.config)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The network; a UserError names an option of the recipe that it does not have."""
+        return self._model()
+
+    def _model(self, **batch_norm) -> nn.Module:
+        config = self.config
+        given: dict[str, Any] = {
+            "stem": config.stem,
+            "dropout": config.dropout,
+            "stochastic_depth": config.stochastic_depth or None,
+            "zero_init": config.zero_init or None,
+            "remat": config.remat or None,
+        }
+        batch_norm |= {"group_size": config.bn_group_size} if config.bn_group_size else {}
+        if config.bn_momentum is not None:
+            batch_norm = {"momentum": config.bn_momentum} | batch_norm
+        given["batch_norm"] = batch_norm or None
+        options = {name: value for name, value in given.items() if value is not None}
+        return create_model(config.model, num_classes=self.classes, dtype=jnp.dtype(config.dtype), **options)
+
+    @cached_property
+    def optimizer(self) -> optax.GradientTransformationExtraArgs:
+        """The recipe's, which takes the learning rate with each step's gradient."""
+        return optimizer.make_optimizer(self.config.optimizer, self.config.schedule, self.timeline.steps_per_epoch)
+
+    @cached_property
+    def preprocess(self) -> Callable[[jax.Array, jax.Array | None], jax.Array]:
+        """Pixels -> what the network sees; augmented if a key is given."""
+        mean, std = self.info.normalization(self.channels)
+        return augment.make_preprocess(self.size, mean, std, asdict(self.config.augment), cropped=self.cropped)
+
+    def init(self, seed: int | jax.Array) -> TrainState:
+        """The state before the first step; traceable, `seed` too."""
+        key_init, key_train = jax.random.split(jax.random.key(seed))
+        variables = self.model.init(key_init, jnp.zeros((1, *self.size, self.channels)), train=False)
+        return TrainState.create(variables, self.optimizer, key_train, ema=self.config.optimizer.ema > 0)
+
+    def train(self, shift: int = 0) -> Callable[[TrainState, step.Batch], tuple[TrainState, dict[str, jax.Array]]]:
+        """step.train_step, bound; `shift` is that of data.order.Timeline."""
+        config, timeline = self.config, self.timeline
+        losses = {
+            "cross_entropy": step.cross_entropy,
+            "bce": partial(step.binary_cross_entropy, threshold=config.bce_threshold),
+            "map": lenet.map_loss,
+        }
+        return partial(
+            step.train_step,
+            apply=self.model.apply,
+            optimizer=self.optimizer,
+            rate=optimizer.make_rate(
+                config.optimizer,
+                config.schedule,
+                timeline.epochs,
+                timeline.steps_per_epoch,
+                timeline.batch_size,
+                shift,
+            ),
+            loss=losses[config.loss],
+            preprocess=self.preprocess,
+            num_classes=self.classes,
+            epoch_size=timeline.size,
+            label_smoothing=config.label_smoothing,
+            aux_weight=config.aux_weight,
+            mix=augment.make_mixing(asdict(config.augment)),
+            ema=config.optimizer.ema,
+            accumulate=config.optimizer.accumulate,
+        )
+
+    def test(self) -> Callable[[dict, step.Batch], dict[str, jax.Array]]:
+        """step.eval_step, bound: of (variables, batch). Its loss is the likelihood's, or LeNet-5's own."""
+        return partial(
+            step.eval_step,
+            apply=self.model.apply,
+            loss=lenet.map_loss if self.config.loss == "map" else step.cross_entropy,
+            preprocess=self.preprocess,
+            num_classes=self.classes,
+        )
+
+    def moments(self) -> Callable[[dict, step.Batch, jax.Array], dict]:
+        """step.moments_step, bound: of (variables, batch, key).
+
+        Raises:
+          UserError: the network has no batch norm.
+        """
+        return partial(step.moments_step, apply=self._model(momentum=0.0).apply, preprocess=self.preprocess)
+
+    @cached_property
+    def flops(self) -> int:
+        """Floating-point operations of a training step for one image, by custom: 2 a multiply-add, 3 times forward."""
+        stem = {} if self.config.stem is None else {"stem": self.config.stem}
+        model = create_model(self.config.model, num_classes=self.classes, **stem)
+        return 3 * 2 * structure(model, (*self.size, self.channels)).macs
+
+
+def image_size(config: Recipe) -> tuple[int, int]:
+    """Height and width of what a recipe's network sees."""
+    height, width, _ = model_info(config.model).input_size
+    return (height, width) if config.image_size is None else (config.image_size, config.image_size)
+
+
+def start_from(state: TrainState, others: dict, patterns: tuple[str, ...]) -> tuple[TrainState, list[str]]:
+    """The state with the values of `others` in layers of the same name and shape; and the names of those layers.
+
+    `others` are parameters, `patterns` globs over layers such as "stage1/conv1". Simonyan 2014
+    (1409.1556), sec. 3.1, starts its deeper networks so.
+
+    Raises:
+      UserError: no layer matches and fits.
+    """
+    own, theirs = flatten_dict(state.params), flatten_dict(others)
+    taken = {
+        path: jax.device_put(theirs[path], value.sharding)
+        for path, value in own.items()
+        if any(fnmatchcase("/".join(path[:-1]), pattern) for pattern in patterns)
+        and path in theirs
+        and theirs[path].shape == value.shape
+    }
+    if not taken:
+        raise UserError(f"no layer that {' '.join(patterns)} names has the same name and shape there")
+    params = unflatten_dict(own | taken)
+    ema = state.ema and state.ema | {"params": jax.tree.map(jnp.copy, params)}
+    return state.replace(params=params, ema=ema), sorted({"/".join(path[:-1]) for path in taken})
