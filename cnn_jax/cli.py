@@ -3,6 +3,7 @@
     cnn-jax list 'res*'          names, sizes and published accuracies
     cnn-jax info resnet50        the card of a network
     cnn-jax summary resnet50     its layers: shapes, parameters, multiply-accumulates
+    cnn-jax fit resnet50 --batch 256    what memory a training step takes, and the largest batch
     cnn-jax evaluate resnet50 --weights FILE --dataset NAME    accuracy, likelihood and calibration
     cnn-jax prepare fashion_mnist     a TFDS data set, fetched or made of files that are here
     cnn-jax inspect fashion_mnist     what is in a data set, and a picture of it
@@ -126,6 +127,40 @@ def summary_command(name: str, image_size: int | None, batch: int, stem: str | N
     return f"{aligned(rows)}\n{memory} {note}{aux}"
 
 
+def fit_command(
+    name: str,
+    recipe: str | None,
+    batch: int | None,
+    image_size: int | None,
+    dtype: str | None,
+    optimizer: str | None,
+    accumulate: int | None,
+    remat: list[str] | None,
+    memory: float | None,
+) -> str:
+    """What training.fit says of a recipe's step, or of plain SGD's."""
+    from dataclasses import replace
+
+    from cnn_jax.errors import did_you_mean
+    from cnn_jax.models import model_info
+    from cnn_jax.recipes import RECIPES, Recipe
+    from cnn_jax.recipes.configuration import override
+
+    model_info(name)
+    if recipe is not None and recipe not in RECIPES:
+        raise UserError(did_you_mean("recipe", recipe, RECIPES))
+    config = Recipe(model=name) if recipe is None else replace(RECIPES[recipe], model=name)
+    given = {"batch_size": batch, "image_size": image_size, "dtype": dtype, "remat": remat}
+    moves = {"kind": optimizer, "accumulate": accumulate}
+    given, moves = ({key: value for key, value in values.items() if value is not None} for values in (given, moves))
+    config = override(config, {**given, "optimizer": moves})
+
+    from cnn_jax.training.fit import report  # JAX comes after the mistakes
+
+    limit = None if memory is None else int(memory * 2**30)
+    return report(config, limit, lambda line: print(line, file=sys.stderr, flush=True))
+
+
 def evaluate_command(**options) -> str:
     """What evaluation.command.evaluate_command says."""
     from cnn_jax.evaluation.command import evaluate_command
@@ -160,6 +195,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _gibibytes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"must be a number of GiB above 0, not {text!r}")
+    return value
+
+
 def _parser() -> _Parser:
     parser = _Parser(prog="cnn-jax", description="The classic convolutional networks in JAX.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -176,6 +221,17 @@ def _parser() -> _Parser:
     layers.add_argument("--batch", type=_positive, default=1, metavar="IMAGES")
     layers.add_argument("--stem", help="'cifar' for images of 28 to 64 pixels")
     layers.set_defaults(run=summary_command)
+    fit = commands.add_parser("fit", help="memory of a training step, and the largest batch that fits")
+    fit.add_argument("name", help="the network")
+    fit.add_argument("--batch", type=_positive, metavar="IMAGES", help="a step; the recipe's, or 64")
+    fit.add_argument("--image-size", type=_positive, metavar="PIXELS", help="the recipe's, or the card's")
+    fit.add_argument("--recipe", help="where all else comes from; plain SGD with momentum if not given")
+    fit.add_argument("--dtype", choices=("float32", "bfloat16"), help="compute type")
+    fit.add_argument("--optimizer", choices=("sgd", "rmsprop", "adamw", "lamb"))
+    fit.add_argument("--accumulate", type=_positive, metavar="PARTS", help="that a step is computed in")
+    fit.add_argument("--remat", nargs="+", metavar="BLOCK", help="globs such as 'stage1*': computed again, not kept")
+    fit.add_argument("--memory", type=_gibibytes, metavar="GIB", help="of a device; this machine's if not given")
+    fit.set_defaults(run=fit_command)
     test = commands.add_parser("evaluate", help="accuracy, likelihood and calibration on a data set")
     test.add_argument("name", help="the network")
     network = test.add_mutually_exclusive_group(required=True)
