@@ -5,9 +5,11 @@ import json
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 from PIL import Image
 
+from benchmarks.collectives import MACHINES, Collective, Compiled, predicted, read_collectives
 from benchmarks.contender import LEAD, compare
 from benchmarks.photos import CLASSES, photo
 
@@ -42,3 +44,59 @@ def test_contenders_are_timed_in_turn_without_what_they_made_ahead():
     assert done.stderr.split()[1::2] == [str(LEAD), str(LEAD), "20"]
     ready, result = done.stdout.splitlines()
     assert ready == "ready" and json.loads(result)["memory_mb"] > 1
+
+
+HLO = """
+  %p = f32[3,3,64,128]{2,1,0,3} parameter(0), sharding={devices=[1,1,1,8]<=[8]}
+  %all-gather = f32[3,3,64,128]{2,1,0,3} all-gather(%p), channel_id=1, replica_groups=[1,8]<=[8], dimensions={3}
+  %x = (f32[], /*index=1*/f32[512]{0}, s32[2]{0}) all-reduce(%a, %b, /*index=2*/%c), channel_id=2, to_apply=%add
+  %s = (f32[10]{0:T(128)}, f32[10]{0}) all-reduce-start(%d), channel_id=3
+  %r = bf16[4,8]{1,0} reduce-scatter(%e), dimensions={0}
+  %fusion = f32[8]{0} fusion(%all-gather), metadata={op_name="all-reduce(x)"}
+"""
+
+
+def test_collectives_are_read_from_a_program_with_the_bytes_of_their_results():
+    assert read_collectives(HLO) == [
+        Collective("all-gather", 4 * 9 * 64 * 128),
+        Collective("all-reduce", 4 + 4 * 512 + 8),
+        Collective("all-reduce", 80),
+        Collective("reduce-scatter", 64),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"),
+    [("all-reduce", 1400.0), ("all-gather", 700.0), ("reduce-scatter", 5600.0), ("collective-permute", 800.0)],
+)
+def test_a_device_of_eight_in_a_ring_sends_its_share_again_and_again(kind, sent):
+    """A result of 800 bytes: seven blocks of 100 are passed on, twice to reduce; scattered, seven of 800."""
+    assert Collective(kind, 800).sent(8) == sent
+
+
+def test_a_predicted_step_is_computing_plus_sending():
+    v4, _, h100 = MACHINES
+    found = Compiled([Collective("all-reduce", 4 * 10**6), *[Collective("all-reduce", 512)] * 10], 10**6, 5, 10**9, 0)
+    compute = 6e9 * 32 / (0.4 * 275e12)
+    gradients = 2 * 63 / 64 * 4e6 / (6 * 45e9) + 13e-6  # six links; 4 hops along each axis and a start
+    norms = 10 * (2 * 63 / 64 * 512 / (6 * 45e9) + 13e-6)
+    none, full = predicted(v4, found, 64)
+    assert none == pytest.approx(compute / (compute + gradients + norms))
+    assert full == pytest.approx(compute / (compute + norms))
+    way, hops = h100.all_reduce(8e9, 16)  # two nodes: within them, then an eighth of the bytes between them
+    assert way == pytest.approx(2 * 7 / 8 * 8e9 / 450e9 + 2 * 1 / 2 * 1e9 / 50e9)
+    assert hops == pytest.approx(5e-6 + 2e-6 + 10e-6)
+
+
+def test_a_real_step_sends_its_gradients_and_the_sums_of_its_batch_norms():
+    command = (sys.executable, "-m", "benchmarks.collectives", "resnet20_cifar", "--no-prediction")
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    row = done.stdout.splitlines()[1].split()
+    name, params, count, total, rest, grouped, sent, parts, state, state_parts = row
+    params, rest = int(params.replace(",", "")), 1e3 * float(rest)
+    assert name == "resnet20_cifar" and params > 270_000
+    channels = 7 * 16 + 6 * 32 + 6 * 64  # 19 layers
+    assert 2 * 4 * channels < rest < 4 * 4 * channels  # forward a mean and a variance each, backward some more
+    assert float(total) == pytest.approx(4e-6 * params, rel=0.1)
+    assert 2 * 19 < int(count) < 5 * 19 and int(grouped) < 5
+    assert int(state) == round(8e-6 * params) and int(state_parts) <= int(state)

@@ -185,7 +185,7 @@ def asked(monkeypatch):
     """What jax.distributed.initialize is asked; nothing around tells of a cluster."""
     calls = []
     for name in ALONE:
-        monkeypatch.delenv(name)
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")  # as JAX does where it sees no TPU
     monkeypatch.setattr(distributed, "_met", False)
     monkeypatch.setattr(distributed.jax.distributed, "initialize", lambda **options: calls.append(options))
