@@ -15,6 +15,7 @@ import os
 import shlex
 import sys
 import time
+import traceback
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
@@ -233,7 +234,11 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    exit_code = main(sys.argv[1:])
+    try:
+        exit_code = main(sys.argv[1:])
+    except Exception:  # a bug, or another process is gone; Python's own exit would wait for that one
+        traceback.print_exc()
+        exit_code = 1
     if "jax" in sys.modules:
         from cnn_jax.training.distributed import leave
 

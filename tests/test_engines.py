@@ -75,7 +75,7 @@ def test_the_example_is_what_comes():
     rows = epoch_order(0, 0, 40, 8)
     for engine in (on_device(SMALL), from_host(SMALL), from_host(dataset([JPEG] * 40))):
         batch = next(engine.batches(rows, 0))
-        example = engine.example(8)
+        example = engine.example((8,))
         assert {key: (value.shape, value.dtype, value.sharding) for key, value in batch.items()} == {
             key: (value.shape, value.dtype, value.sharding) for key, value in example.items()
         }

@@ -80,13 +80,14 @@ class OnDevice:
             if stand_in is None:
                 raise UserError(f"{told}, and so it goes on for {LOOK_AHEAD} images")
             images[index], labels[index] = images[stand_in], labels[stand_in]
-        self.data = jax.device_put({"image": images, "label": labels, "good": good}, everywhere)
+        arrays = {"image": images, "label": labels, "good": good}
+        self.data = {name: _placed(everywhere, values) for name, values in arrays.items()}
         self._split = split
 
     def batches(self, rows: np.ndarray, epoch: int | None = None) -> Iterator[Batch]:
         del epoch  # nothing is drawn on the host
         for row in rows:
-            yield {"index": jax.device_put(row, self._split)}
+            yield {"index": _placed(self._split, row)}
 
     def example(self, shape: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
         return {"index": jax.ShapeDtypeStruct(shape, np.int32, sharding=self._split)}
@@ -157,6 +158,11 @@ class FromHost:
     def gather(data: Any, batch: Batch) -> Batch:
         del data
         return batch
+
+
+def _placed(sharding: Sharding, values: np.ndarray) -> jax.Array:
+    """The same array of every process on the devices; jax.device_put would compare it over all processes first."""
+    return jax.make_array_from_process_local_data(sharding, values, values.shape)
 
 
 def _note(skipped: dict[int, str], bad: dict[int, str]) -> None:

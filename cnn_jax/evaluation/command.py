@@ -21,6 +21,7 @@ from cnn_jax.models import create_model, model_info
 from cnn_jax.recipes import Recipe
 from cnn_jax.recipes.configuration import override, read_json
 from cnn_jax.tables import aligned
+from cnn_jax.training import distributed
 from cnn_jax.training.checkpoint import load_variables
 from cnn_jax.training.run_folder import write_json, write_whole
 from cnn_jax.weights import import_state_dict, read_state_dict
@@ -53,6 +54,7 @@ def evaluate_command(
     Raises:
       UserError: anything of this that is not there or does not fit together.
     """
+    distributed.start()
     info = model_info(name)
     if folder is not None:
         config = read_run(folder)
@@ -117,6 +119,8 @@ def evaluate_command(
         "calibration_error": calibration_error(records["confidence"], records["top1"]),
     }
     confusion = confusion_matrix(records["label"], records["guess"], classes)
+    if not distributed.first():
+        return f"process 0 tells what {jax.process_count()} processes found"
     written = "" if out is None else f"\n{out}: {write_evaluation(out, figures, confusion, images.classes, records)}"
     return report(figures, confusion, images.classes) + written
 

@@ -159,7 +159,7 @@ def start_from(state: TrainState, others: dict, patterns: tuple[str, ...]) -> tu
     """
     own, theirs = flatten_dict(state.params), flatten_dict(others)
     taken = {
-        path: jax.device_put(theirs[path], value.sharding)
+        path: jax.make_array_from_process_local_data(value.sharding, theirs[path], value.shape)
         for path, value in own.items()
         if any(fnmatchcase("/".join(path[:-1]), pattern) for pattern in patterns)
         and path in theirs
