@@ -66,7 +66,7 @@ def run(command: Command, stop: StopRequest) -> None:
     timeline = order.Timeline(len(sets["train"]), config.batch_size, config.epochs)
     if timeline.steps_per_epoch == 0:
         raise UserError(f"--batch-size {config.batch_size} is more than the {timeline.size} training images")
-    where = engines.choose_engine(command.engine, *sets.values())
+    where = distributed.once(lambda: engines.choose_engine(command.engine, *sets.values()))
     if config.seeds > 1 and where == "host":
         raise UserError("--seeds trains side by side on sets that live on the device; start them one by one instead")
     size, info = image_size(config)[0], model_info(config.model)
@@ -97,6 +97,10 @@ def run(command: Command, stop: StopRequest) -> None:
     out = command.out or Path(distributed.once(lambda: str(run_folder.new_folder(Path("runs"), named))))
     stop.advice = f"; go on with: uv run train.py --resume --out {shlex.quote(str(out))}"
     written = to_json(command.recipe, config) | {"data": {kind: s.fingerprint for kind, s in sets.items()}}
+    if distributed.once(lambda: written) != written:
+        raise UserError("this process was given another recipe, options or data than the first one")
+    if config.start is not None and not (Path(config.start) / "checkpoints").is_dir():
+        raise UserError(f"--start {config.start} is no folder of a run: it has no checkpoints")
     with (
         run_folder.open_run_folder(out, written, resume=command.resume, allow_change=command.allow_change) as (
             resumed,
@@ -109,15 +113,17 @@ def run(command: Command, stop: StopRequest) -> None:
         if resumed and (newest := checkpoints.latest_step()) is not None:
             state = checkpoints.restore(state, newest)
         elif config.start is not None:
-            others = checkpoint.load_variables(config.start, "latest")
-            state, taken = start_from(state, others["params"], config.start_layers)
+            others = checkpoint.load_variables(config.start, "latest")["params"]
+            state, taken = start_from(state, distributed.same(others), config.start_layers)
         timeline = timeline.going_on(scalar(state.step), scalar(state.seen))
-        if (out / "summary.json").exists() and scalar(state.step) == timeline.steps:
+        if scalar(state.step) > timeline.steps:
+            raise UserError(f"the run in {out} is past epoch {config.epochs} already, at step {scalar(state.step)}")
+        if distributed.once((out / "summary.json").exists) and scalar(state.step) == timeline.steps:
             print(f"the run in {out} is complete; nothing to do")
             return
         if first:
             print(
-                f"{config.model}: {count(state.params):,} parameters, on {device}\n"
+                f"{config.model}: {count(state.params) // config.seeds:,} parameters, on {device}\n"
                 f"{config.dataset}: {', '.join(f'{len(s):,} {kind}' for kind, s in sets.items())} images, "
                 f"{program.classes} classes, on the {where}\n"
                 + (f"from {config.start}: {', '.join(taken)}\n" if taken else "")
@@ -138,19 +144,23 @@ def run(command: Command, stop: StopRequest) -> None:
         if first:
             run_folder.write_changes(out, written, changes)
         stop.gentle = True
-        with (
-            logs.RunLog(
-                out,
-                timeline,
-                scalar(state.step),
-                tested,
-                hardware=Hardware(program.flops * config.seeds),
-                wandb=command.wandb,
-                config=written,
+        opened = []
+        distributed.once(
+            lambda: opened.append(
+                logs.RunLog(
+                    out,
+                    timeline,
+                    scalar(state.step),
+                    tested,
+                    hardware=Hardware(program.flops * config.seeds),
+                    wandb=command.wandb,
+                    config=written,
+                )
             )
-            if first
-            else logs.NoLog(out, tested) as log,
-            Trace(out / "profile", command.trace_steps()) as trace,
+        )
+        with (
+            opened[0] if first else logs.NoLog(out, tested) as log,
+            Trace(out / "profile", command.trace_steps() if first else None) as trace,
         ):
             state, images_per_s = loop.train(
                 state,

@@ -288,5 +288,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def run() -> NoReturn:
+    """The installed command."""
+    code = main()
+    if "jax" in sys.modules:
+        from cnn_jax.training.distributed import leave
+
+        leave(code)
+    sys.stdout.flush()
+    os._exit(code)  # not by way of JAX's own exit, which waits for processes that may wait for this one
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

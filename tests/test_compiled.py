@@ -83,6 +83,9 @@ def test_precise_statistics_stand_in_what_is_tested():
         jax.tree.leaves(compiled.settle(settled, 0).batch_stats), jax.tree.leaves(settled.batch_stats), strict=True
     ):
         np.testing.assert_array_equal(a, b)  # again: nothing new
+    grouped, _ = run(replace(config, bn_group_size=5))  # whose groups' means differ: the population's do not
+    own = grouped.settle(state, 0).batch_stats["stem"]["norm"]
+    np.testing.assert_allclose(own["var"], norm["var"], rtol=1e-3)
     averaged = state.replace(ema={"params": state.params, "batch_stats": state.batch_stats})
     with_ema, _ = run(replace(config, optimizer=replace(config.optimizer, ema=0.9)))
     found = with_ema.settle(averaged, 0)

@@ -154,12 +154,8 @@ def test_weights_and_biases_get_the_numbers(tmp_path, monkeypatch):
         log.write("train", step=10, epoch=1.0, **TRAIN)
         log.write("saved", step=10)
     options, (step, values), finished = told
-    assert (options["project"], options["name"], options["config"], options["resume"]) == (
-        "digits",
-        "a",
-        {"lr": 0.1},
-        "auto",
-    )
+    assert (options["project"], options["name"], options["config"]) == ("digits", "a", {"lr": 0.1})
+    assert (options["resume"], options["id"]) == ("allow", (tmp_path / "a" / "wandb-id").read_text())
     assert step == 10 and values == {f"train/{name}": value for name, value in TRAIN.items()} | {"epoch": 1.0}
     assert finished == "finished"
 

@@ -63,6 +63,10 @@ def found(step, loss=0.1):
     return {"test_loss": loss, "test_top1": step / 100, "test_top5": 1.0, "test_count": 7}
 
 
+def noted(step, **options):
+    return found(step, **options) | {"tested": "test"}
+
+
 def run(out, state, *, epochs=3, loss=1.0, stop=None, saves=None, test_loss=0.1, batches=None, test=None, **options):
     out.mkdir(exist_ok=True)
     saves, skipped = saves or Saves(), 0
@@ -117,13 +121,13 @@ def test_it_trains_settles_saves_and_tests_every_epoch(tmp_path):
 @pytest.mark.parametrize("start", [3, 5, 12])
 def test_from_any_step_it_sees_what_an_uninterrupted_run_sees(tmp_path, start):
     whole, _, _ = run(tmp_path / "a", Counter())
-    saves = Saves({5: found(5)})
+    saves = Saves({5: noted(5)})
     rest, _, _ = run(tmp_path / "b", Counter(step=start, seen=start // 5 * 23 + start % 5 * 4), saves=saves)
     assert rest.given == whole.given[4 * start :]
 
 
 def test_a_finished_run_has_nothing_to_do(tmp_path):
-    state, speed, saves = run(tmp_path, Counter(step=15, seen=3 * 23), saves=Saves({15: found(15)}))
+    state, speed, saves = run(tmp_path, Counter(step=15, seen=3 * 23), saves=Saves({15: noted(15)}))
     assert (state.step, speed, saves.saved) == (15, None, [])
 
 
@@ -137,9 +141,17 @@ def test_a_state_whose_test_was_cut_short_is_tested_first(tmp_path):
 
 def test_a_test_that_was_noted_and_not_logged_is_logged(tmp_path):
     """The run was killed between the two."""
-    saves = Saves({5: found(5, loss=0.7)})
+    saves = Saves({5: noted(5, loss=0.7)})
     run(tmp_path, Counter(step=5, seen=23), saves=saves)
     assert [r["loss"] for r in records(tmp_path, "test")] == [0.7, 0.1, 0.1]
+
+
+def test_the_result_of_another_kind_of_test_is_not_taken_over(tmp_path):
+    """The run went on with a validation share, or without one."""
+    saves = Saves({5: noted(5, loss=0.7) | {"tested": "validation"}})
+    saves.save(Counter(step=5))
+    run(tmp_path, Counter(step=5, seen=23), saves=saves)
+    assert [r["loss"] for r in records(tmp_path, "test")] == [0.1, 0.1, 0.1]
 
 
 # Polls: one after each step and one after each epoch's save; so the 8th is that of step 7, the 6th follows epoch 0.
@@ -191,7 +203,7 @@ def test_a_test_loss_that_is_not_finite_is_neither_noted_nor_logged(tmp_path):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_bad_numbers_in_a_row_end_the_run_and_their_images_are_told(tmp_path, bad, capsys):
     saves = Saves()
-    told = "not finite in 3 steps in a row, up to step 9; none of them changed the network, which is saved; .*jsonl has"
+    told = "not finite in 3 steps in a row; none of them changed the network, which is saved; .*skipped.jsonl has"
     with pytest.raises(UserError, match=told):
         run(tmp_path, Counter(), loss=lambda step: bad if step in (2, 6, 7, 8) else 1.0, saves=saves)
     idle = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]

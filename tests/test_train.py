@@ -22,7 +22,7 @@ from cnn_jax.data.augment import fit, normalize, random_affine
 from cnn_jax.data.mnist_5k import read_split
 from cnn_jax.data.order import epoch_order
 from cnn_jax.training.checkpoint import Checkpoints
-from cnn_jax.training.optimizer import make_optimizer
+from cnn_jax.training.optimizer import make_optimizer, make_schedule
 from cnn_jax.training.state import TrainState
 
 FILES = {
@@ -30,7 +30,8 @@ FILES = {
     "tensorboard",
 }  # fmt: skip
 SUMMARY = [
-    "recipe", "model", "dataset", "seed", "steps", "params", "test_top1", "test_top5", "test_count", "params_digest",
+    "recipe", "model", "dataset", "seed", "steps", "params", "test_loss", "test_top1", "test_top5", "test_count",
+    "params_digest",
     "engine", "skipped_images", "data_wait_s", "wall_s", "compile_s", "images_per_s", "device", "versions",
 ]  # fmt: skip
 
@@ -133,7 +134,8 @@ def test_train_py_computes_what_its_parts_say(run_train, tmp_path, data_dir):
     images, labels = read_split("train")
     model, info, recipe = create_model("lenet5_modern"), model_info("lenet5_modern"), RECIPES["lenet5_modern"]
     key_init, key = jax.random.split(jax.random.key(3))
-    optimizer, _ = make_optimizer(recipe.optimizer, recipe.schedule, 2, 2)
+    optimizer = make_optimizer(recipe.optimizer, recipe.schedule, 2)
+    rate = make_schedule(recipe.schedule, recipe.optimizer.lr, 2, 2)
     state = TrainState.create(model.init(key_init, jnp.zeros((1, 32, 32, 1)), train=False), optimizer, key)
     fresh = state
     distortions = {name: getattr(recipe.augment, name) for name in ("translate", "scale", "shear")}
@@ -149,7 +151,8 @@ def test_train_py_computes_what_its_parts_say(run_train, tmp_path, data_dir):
             logits = model.apply({"params": params}, pixels, train=True)
             return -(targets * jax.nn.log_softmax(logits)).sum(1).mean()
 
-        updates, opt_state = optimizer.update(jax.grad(loss)(state.params), state.opt_state, state.params)
+        grads = jax.grad(loss)(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, lr=rate(t), value=0.0)
         state = state.replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
     with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
         found = checkpoints.restore(fresh, 4)

@@ -293,6 +293,9 @@ class Recipe:
             divides = self.batch_size // parts % self.bn_group_size == 0
             check(divides, "bn-group-size", self.bn_group_size, right)
         check_range("precise-bn", self.precise_bn, 0, 1_000_000)
+        if self.seeds > 1:
+            check(self.precise_bn == 0, "precise-bn", self.precise_bn, "0 with seeds above 1")
+            check(self.start is None, "start", self.start, "left out with seeds above 1")
         check_range("max-skipped", self.max_skipped, 1, 1_000_000)
         for name, globs in (("start-layers", self.start_layers), ("remat", self.remat)):
             check(all(glob.strip() for glob in globs), name, globs, 'names or globs such as "stage1*"')

@@ -138,7 +138,7 @@ class Checkpoints:
         told, self._told = self._told, durable
         return durable if durable != told else None
 
-    def note(self, step: int, metrics: dict[str, float]) -> None:
+    def note(self, step: int, metrics: dict[str, Any]) -> None:
         """Writes down what a test of the saved `step` found; `test_top1` among it decides which step is the best.
 
         Waits for the step if it is being saved.

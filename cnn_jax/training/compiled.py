@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax.data import order
 from cnn_jax.data.engines import Batch, Engine
+from cnn_jax.errors import UserError, first_line
 from cnn_jax.evaluation import evaluate
 from cnn_jax.training.program import Program
 from cnn_jax.training.sharding import replicated, split
@@ -31,12 +32,23 @@ def create_state(program: Program, places: Any = None) -> TrainState:
     """The state before the first step, made on the devices as `places` says; abstract if it says nothing.
 
     Several seeds (config.seeds) get a leading axis in every leaf.
+
+    Raises:
+      UserError: an option that the network does not have, or a size of images that it does not take.
     """
     config = program.config
     init = jax.vmap(program.init) if config.seeds > 1 else program.init
     seeds = np.arange(config.seed, config.seed + config.seeds, dtype=np.uint32)
     seed = seeds if config.seeds > 1 else seeds[0]
-    return jax.eval_shape(init, seed) if places is None else jax.jit(init, out_shardings=places)(seed)
+    if places is not None:
+        return jax.jit(init, out_shardings=places)(seed)
+    try:
+        return jax.eval_shape(init, seed)
+    except UserError:
+        raise
+    except Exception as error:  # a map shrank below a pixel, or a layer met a size it was not made for
+        height, width = program.size
+        raise UserError(f"{config.model} does not take {height}x{width} images ({first_line(error)})") from error
 
 
 class Compiled:
@@ -74,7 +86,7 @@ class Compiled:
         )
         self._tests = {
             kind: self._compiled(test, kind, split(mesh), state.tested, out_shardings=self._everywhere)
-            for kind in {tested, "test"}
+            for kind in dict.fromkeys((tested, "test"))  # in one order: all processes compile together
         }
         if program.config.precise_bn:
             self._moments = self._compiled(

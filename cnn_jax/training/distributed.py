@@ -124,6 +124,11 @@ def once(function: Callable[[], Any], what: str = "go on") -> Any:
     return found["result"]
 
 
+def same(tree: Any) -> Any:
+    """The first process's NumPy arrays, in every process; each has read a tree of the same shapes."""
+    return tree if jax.process_count() == 1 else broadcast_one_to_all(tree)
+
+
 def leave(exit_code: int) -> None:
     """Before os._exit: lets processes end together, since the others take a lost one for a crash and abort.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from cnn_jax.data.engines import device_memory
 from cnn_jax.data.order import Timeline
-from cnn_jax.errors import UserError, first_line
+from cnn_jax.errors import UserError
 from cnn_jax.models import model_info
 from cnn_jax.recipes import Recipe
 from cnn_jax.tables import aligned
@@ -18,6 +18,8 @@ from cnn_jax.training.compiled import create_state
 from cnn_jax.training.program import Program, image_size
 
 CLOSE = 1 / 16  # a batch this near to the largest one will do
+MOST = 1_000_000  # images a step, of any recipe
+TOO_MUCH = 2**60  # bytes, of a program that a TPU's compiler refuses
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,13 @@ def step_memory(config: Recipe, channels: int = 3, classes: int = 1000) -> Memor
     program = Program(config, timeline, classes, channels, cropped=True)
     images = jax.ShapeDtypeStruct((config.batch_size, *program.size, channels), np.uint8)
     batch = {"image": images, "label": jax.ShapeDtypeStruct((config.batch_size,), np.int32)}
+    lowered = jax.jit(program.train(), donate_argnums=0).lower(create_state(program), batch)
     try:
-        state = create_state(program)
-    except UserError:
-        raise
-    except Exception as error:  # a map shrank below a pixel, or a layer met a size it was not made for
-        height, width = program.size
-        raise UserError(f"{config.model} does not take {height}x{width} images ({first_line(error)})") from error
-    planned: Any = jax.jit(program.train(), donate_argnums=0).lower(state, batch).compile().memory_analysis()
+        planned: Any = lowered.compile().memory_analysis()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return Memory(config.batch_size, 0, 0, TOO_MUCH)
     if planned is None:
         raise UserError(f"{jax.default_backend()} does not tell what memory a program takes")
     arrays = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in batch.values())
@@ -91,7 +92,7 @@ def largest_batch(measure: Callable[[int], Memory], first: Memory, limit: int, m
     low, high = (first.batch_size, math.inf) if fits(first.batch_size) else (0, first.batch_size)
     while high - low > max(CLOSE * low, multiple):
         guess = _on_the_line(list(tried.values()), limit) or (2 * low if low else high / 2)
-        guess = rounded(min(max(guess, low + 1), 8 * (low or high)))
+        guess = rounded(min(max(guess, low + 1), 8 * (low or high), MOST))
         if guess >= high:
             guess = rounded((low + high) / 2)
         if guess in tried:
@@ -128,17 +129,17 @@ def report(config: Recipe, limit: int | None = None, tell: Callable[[str], None]
     limit = limit or device_memory()
     if not limit:
         raise UserError(f"{device.device_kind} does not say how much memory it has; --memory GIB does")
-    classes = model_info(config.model).num_classes
+    info = model_info(config.model)
 
     def measure(batch_size: int) -> Memory:
         tell(f"compiling a step of {batch_size} images")
-        return step_memory(with_batch(config, batch_size), classes=classes)
+        return step_memory(with_batch(config, batch_size), info.input_size[2], info.num_classes)
 
     height, width = image_size(config)
     first = measure(config.batch_size)
     best = largest_batch(measure, first, limit, config.optimizer.accumulate)
     rows = [("images a step", "state MiB", "images MiB", "work MiB", "total GiB")]
-    for memory in dict.fromkeys((first, best) if best else (first,)):
+    for memory in dict.fromkeys(tried for tried in (first, best) if tried and tried.work < TOO_MUCH):
         parts = (f"{part / 2**20:,.1f}" for part in (memory.state, memory.batch, memory.work))
         rows.append((str(memory.batch_size), *parts, f"{memory.total / 2**30:,.2f}"))
     fits = "fit" if first.total <= limit else "do not fit"

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import secrets
 import sys
 import time
 from importlib import import_module
@@ -152,11 +153,11 @@ class RunLog:
         return self
 
     def __exit__(self, *_) -> None:
-        self._bar.close()
-        self._file.close()
-        self._board.close()
-        if self._wandb:
-            self._wandb.finish()
+        with contextlib.ExitStack() as ending:  # each of them, also after an error of another
+            for end in (self._wandb.finish if self._wandb else None, self._board.close, self._file.close):
+                if end:
+                    ending.callback(end)
+            self._bar.close()
 
 
 class NoLog:
@@ -207,7 +208,10 @@ def _start_wandb(project: str, out: Path, config: dict | None) -> Any:
         wandb: Any = import_module("wandb")
     except ImportError:
         raise UserError("--wandb needs the package wandb: pip install wandb") from None
-    try:  # "auto": a resumed run goes on with its own curves
-        return wandb.init(project=project, dir=out, name=out.name, config=config, resume="auto")
+    path = out / "wandb-id"  # so that a resumed run goes on with its own curves
+    if not path.exists():
+        write_whole(path, secrets.token_hex(8))
+    try:
+        return wandb.init(project=project, dir=out, name=out.name, config=config, id=path.read_text(), resume="allow")
     except wandb.errors.Error as error:
         raise UserError(f"Weights & Biases does not start: {first_line(error)}") from None

@@ -50,18 +50,30 @@ def train(
     finished, because the run was stopped in it, is tested first. `save_every` counts the steps between
     saves within an epoch; 0 for none.
 
-    Returns the final state, and images/s without tests and saves (None if no step was left).
+    Returns the final state, and images/s without tests (None if no step was left).
 
     Raises:
       Interrupted: a signal came; the state is saved.
-      UserError: `max_skipped` steps in a row met a bad number; a bad image; a test's loss is not
-        finite. The state is saved.
+      UserError: `max_skipped` steps in a row met a bad number, or a test's loss is not finite; the
+        state is saved. A bad image; then it is saved if there is one process: of several only one may
+        have met it, and the others join no save.
     """
     position = scalar(state.step)
     start, offset = start_of(scalar(state.seen), timeline.size, timeline.batch_size)
     images, seconds = 0, 0.0
+    meter = Meter(waited, timeline.batch_size)
+
+    def longest_idle(ahead: int) -> int:
+        """Writes down the finished steps that were skipped; the most of them in a row."""
+        most = 0
+        for at, images_of, found in meter.finished(ahead):
+            if found["skipped"]:
+                log.skipped(at, timeline.epoch(at), images_of.ravel().tolist(), found)
+                most = max(most, int(found["skipped"]))
+        return most
 
     def leave(error: Exception) -> NoReturn:
+        longest_idle(0)
         checkpoints.save(state)
         checkpoints.wait()
         told_saves()
@@ -75,20 +87,28 @@ def train(
         try:
             yield from batches
         except UserError as error:  # a bad image
+            if jax.process_count() > 1:
+                raise
             leave(error)
 
     def examine(means: dict[str, float] | None) -> None:
         """Tests the state, which is saved, unless that was done."""
-        tested = checkpoints.noted(position)
-        if tested is None:
+        noted = checkpoints.noted(position)
+        if noted is None or noted["tested"] != log.tested:
             try:
                 tested = test(state, partial(heed, stop, position))
-                check_finite(log.tested, tested["test_loss"])
-            except (UserError, Interrupted) as error:
+            except UserError as error:  # a bad image
+                if jax.process_count() > 1:
+                    raise
                 leave(error)
-            checkpoints.note(position, tested)
+            except Interrupted as error:
+                leave(error)
+            if not math.isfinite(tested["test_loss"]):
+                leave(UserError(f"the {log.tested} loss became {tested['test_loss']}; a lower --optimizer.lr may help"))
+            noted = tested | {"tested": log.tested}
+            checkpoints.note(position, noted)
         told_saves()
-        record = {key.removeprefix("test_"): value for key, value in tested.items()}
+        record = {key.removeprefix("test_"): value for key, value in noted.items() if key != "tested"}
         log.write(log.tested, step=position, epoch=timeline.epoch(position), **record)
         log.epoch_line(position, means, record)
 
@@ -96,19 +116,17 @@ def train(
         examine(None)
     for epoch in range(start, timeline.epochs):
         numbers = rows(epoch, offset if epoch == start else 0)
-        meter = Meter(waited, timeline.batch_size)
+        meter = Meter(waited, timeline.batch_size)  # of this epoch
         for row, batch in zip(numbers, good(batches(numbers, epoch)), strict=True):
-            trace.at(position, state)
+            trace.before(position, state)
             state, metrics = step(state, batch)
             position += 1
+            trace.after(position, state)
             meter.add(position, row, metrics)
             epoch_ends, stopping = timeline.ends_epoch(position), stop.poll()
             told = position % LOG_EVERY == 0 or epoch_ends or stopping
-            for at, images_of, found in meter.finished(0 if told else AHEAD):
-                if found["skipped"]:
-                    log.skipped(at, timeline.epoch(at), images_of.tolist(), found)
-                if found["skipped"] >= max_skipped:
-                    leave(UserError(given_up(int(found["skipped"]), at, log)))
+            if (idle := longest_idle(0 if told else AHEAD)) >= max_skipped:
+                leave(UserError(given_up(idle, log)))
             means = meter.read() if told else None
             if means:
                 log.write("train", step=position, epoch=timeline.epoch(position), **means)
@@ -124,7 +142,6 @@ def train(
         if stop.poll():
             leave(interrupted(stop, position))  # its test is made on resume
         examine(meter.epoch_means())
-    trace.at(position, state)
     checkpoints.wait()
     told_saves()
     return state, images / seconds if seconds else None
@@ -143,19 +160,13 @@ def heed(stop: StopRequest, position: int, batches: Iterable[Batch]) -> Iterator
         yield batch
 
 
-def given_up(steps: int, position: int, log: RunLog | NoLog) -> str:
+def given_up(steps: int, log: RunLog | NoLog) -> str:
     """What is told when bad numbers do not end."""
     return (
-        f"the loss or its gradient was not finite in {steps} steps in a row, up to step {position}; none of them "
-        f"changed the network, which is saved; {log.skipped_path} has their images; a lower --optimizer.lr or "
-        f"--optimizer.clip 1 may help"
+        f"the loss or its gradient was not finite in {steps} steps in a row; none of them changed the network, which "
+        f"is saved; {log.skipped_path} has their images; a lower --optimizer.lr or --optimizer.clip 1 may help, also "
+        f"with --resume --allow-change"
     )
-
-
-def check_finite(kind: str, loss: float) -> None:
-    """Raises a UserError unless the loss is a number."""
-    if not math.isfinite(loss):
-        raise UserError(f"the {kind} loss became {loss}; a lower --optimizer.lr may help")
 
 
 class Meter:

@@ -105,6 +105,7 @@ def make_optimizer(
 
     On "plateau" `value` is the step's loss: when the mean over an epoch has not improved by 1e-4
     (relative) for `patience` epochs, the step itself, momentum included, is multiplied by `factor`.
+    Epochs are counted in steps that had an effect.
     """
 
     mask = partial(decay_mask, decay_on=config.decay_on)
@@ -124,8 +125,8 @@ def make_optimizer(
         "adamw": (adam, decay, rate),
         "lamb": (adam, decay, trust, rate),
     }[config.kind]
-    if config.clip:
-        steps = (optax.clip_by_global_norm(config.clip), *steps)
+    # A slot in any case, so that clipping can begin on resume.
+    steps = (optax.clip_by_global_norm(config.clip) if config.clip else optax.identity(), *steps)
     if schedule.kind == "plateau":
         plateau = optax.contrib.reduce_on_plateau(
             factor=schedule.factor, patience=schedule.patience, accumulation_size=steps_per_epoch

@@ -61,9 +61,8 @@ class Program:
             "zero_init": config.zero_init or None,
             "remat": config.remat or None,
         }
-        batch_norm |= {"group_size": config.bn_group_size} if config.bn_group_size else {}
-        if config.bn_momentum is not None:
-            batch_norm = {"momentum": config.bn_momentum} | batch_norm
+        own = {"group_size": config.bn_group_size, "momentum": config.bn_momentum}
+        batch_norm = {name: value for name, value in own.items() if value is not None} | batch_norm
         given["batch_norm"] = batch_norm or None
         options = {name: value for name, value in given.items() if value is not None}
         return create_model(config.model, num_classes=self.classes, dtype=jnp.dtype(config.dtype), **options)
@@ -132,7 +131,9 @@ class Program:
         Raises:
           UserError: the network has no batch norm.
         """
-        return partial(step.moments_step, apply=self._model(momentum=0.0).apply, preprocess=self.preprocess)
+        return partial(
+            step.moments_step, apply=self._model(momentum=0.0, group_size=None).apply, preprocess=self.preprocess
+        )
 
     @cached_property
     def flops(self) -> int:

@@ -66,8 +66,10 @@ def _locked(out: Path, config: dict, resume: str, allow_change: bool) -> Generat
                 raise UserError(
                     f"the run in {out} has another configuration: {'; '.join(refused)}; --allow-change goes on so"
                 )
-        elif any((out / name).exists() for name in ("config.json", "checkpoints", "metrics.jsonl")):
+        elif path.exists():
             raise UserError(f"{out} already holds a run: continue it with --resume, or choose another --out")
+        elif any((out / name).exists() for name in ("checkpoints", "metrics.jsonl")):
+            raise UserError(f"{out} already holds a run, without its config.json; choose another --out")
         else:
             try:
                 write_json(path, config)
@@ -82,6 +84,7 @@ def write_changes(out: Path, config: dict, changes: list[str]) -> None:
     """Tells with what a resumed run goes on, and makes it the run's configuration."""
     if changes:
         print(f"{out}: goes on with {'; '.join(changes)}", flush=True)
+        (out / "summary.json").unlink(missing_ok=True)  # of the run as it was
         write_json(out / "config.json", config)
 
 
@@ -106,7 +109,10 @@ def new_folder(parent: Path, name: str) -> Path:
 def write_whole(path: Path, text: str) -> None:
     """Writes `path` whole or not at all."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text)
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(part, path)
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cnn_jax.data.engines import Batch
 from cnn_jax.data.order import past_tail
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.metrics import predictions
@@ -18,7 +19,6 @@ from cnn_jax.training.optimizer import plateau_scale
 from cnn_jax.training.state import TrainState
 
 MIX = 0x6D697800  # set apart from what images draw one by one
-Batch = dict[str, jax.Array]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -139,7 +139,7 @@ def train_step(
     changed = jax.tree.map(partial(jnp.where, fine), changed, {name: getattr(state, name) for name in changed})
     metrics |= {
         "grad_norm": norm,
-        "lr": lr * plateau_scale(state.opt_state),
+        "lr": lr * plateau_scale(changed["opt_state"]),
         "skipped": jnp.where(fine, 0, state.skipped + 1),
     }
     size = len(batch["label"])
@@ -180,30 +180,30 @@ def moments_step(
     apply: Callable,
     preprocess: Callable[[jax.Array, jax.Array | None], jax.Array],
 ) -> dict:
-    """Means and mean squares of one augmented batch in every batch norm, in the tree of `batch_stats`.
+    """Mean and variance of one augmented batch in every batch norm, in the tree of `batch_stats`.
 
-    `apply` is that of a model whose batch norms have momentum 0, so that the batch's own statistics
-    come out. Means over batches make `statistics`.
+    `apply` is that of a model whose batch norms have momentum 0 and no groups, so that the batch's own
+    statistics come out.
     """
     key_augment, key_dropout = jax.random.split(key)
     images = preprocess(batch["image"], key_augment)
     rngs = {"dropout": key_dropout}
     _, changed = apply(variables, images, train=True, mutable=["batch_stats", "aux_logits"], rngs=rngs)
-    return jax.tree.map(
-        lambda norm: norm | {"var": norm["var"] + jnp.square(norm["mean"])}, changed["batch_stats"], is_leaf=_is_norm
-    )
+    return changed["batch_stats"]
 
 
-def precise_statistics(moments: Iterable[dict]) -> dict:
-    """`batch_stats` of the population, from what `moments_step` says of some batches.
+def precise_statistics(found: Iterable[dict]) -> dict:
+    """`batch_stats` of the population, from what `moments_step` says of some batches of one size.
 
-    The mean of means, and the mean of mean squares less its square (Wu & Johnson 2021, 2105.07576, sec. 3).
+    The mean of means; the mean of variances plus the variance of means (Wu & Johnson 2021, 2105.07576,
+    sec. 3). Not E[x^2] - E[x]^2, which float32 loses where a mean is large.
     """
-    total, count = None, 0
-    for found in moments:
-        total, count = found if total is None else jax.tree.map(jnp.add, total, found), count + 1
-    means = jax.tree.map(lambda values: values / count, total)
-    return jax.tree.map(lambda norm: norm | {"var": norm["var"] - jnp.square(norm["mean"])}, means, is_leaf=_is_norm)
+    batches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
+    return jax.tree.map(
+        lambda norm: {"mean": norm["mean"].mean(0), "var": norm["var"].mean(0) + norm["mean"].var(0)},
+        batches,
+        is_leaf=_is_norm,
+    )
 
 
 def _is_norm(tree: Any) -> bool:

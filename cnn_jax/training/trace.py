@@ -10,7 +10,7 @@ from cnn_jax.training.state import TrainState
 class Trace:
     """Steps `start` to `stop` - 1, counted from 0, as a trace that TensorBoard and Perfetto show.
 
-    A context manager: leaving it ends a trace that has begun.
+    A context manager: leaving it ends a trace that has begun, and tells if none has.
     """
 
     def __init__(self, folder: Path, steps: tuple[int, int] | None):
@@ -18,21 +18,27 @@ class Trace:
         self.folder = folder
         self._start, self._stop = steps or (-1, -1)
         self._running = False
+        self._done = 0  # steps, when a trace began or ended
 
-    def at(self, position: int, state: TrainState) -> None:
-        """To be called before each step, with the state it starts from, and after the last."""
+    def before(self, position: int, state: TrainState) -> None:
+        """To be called before step `position`, with the state it starts from."""
         if position == self._start:
             jax.block_until_ready(state.step)
             jax.profiler.start_trace(self.folder, create_perfetto_trace=True)
             self._running = True
-        elif position == self._stop and self._running:
-            jax.block_until_ready(state.step)
-            self._end()
+
+    def after(self, position: int, state: TrainState) -> None:
+        """To be called when `position` steps are on their way, the last of them returning `state`."""
+        if self._running:
+            self._done = position
+            if position == self._stop:
+                jax.block_until_ready(state.step)
+                self._end()
 
     def _end(self) -> None:
         self._running = False
         jax.profiler.stop_trace()
-        print(f"{self.folder}: a trace of steps {self._start} to {self._stop - 1}", flush=True)
+        print(f"{self.folder}: a trace of steps {self._start} to {self._done - 1}", flush=True)
 
     def __enter__(self) -> "Trace":
         return self
@@ -40,3 +46,5 @@ class Trace:
     def __exit__(self, *_) -> None:
         if self._running:
             self._end()
+        elif self._start >= 0 and not self._done:
+            print(f"no trace: step {self._start} was not among this process's", flush=True)
