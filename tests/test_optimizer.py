@@ -265,6 +265,18 @@ def test_plateau_divides_the_rate_after_patient_epochs_without_improvement():
             updates, state = optimizer.update({"kernel": jnp.array([1.0])}, state, params, lr=1.0, value=loss + wobble)
         seen.append(-float(updates["kernel"][0]))
     np.testing.assert_allclose(seen, [1, 1, 1, 0.1, 0.1, 0.1], rtol=1e-6)
+
+
+def test_what_counts_as_improvement_on_a_plateau_is_a_threshold():
+    """Losses that fall by 5 %: better by 1e-4 each time, never by a tenth."""
+    for threshold, last in ((1e-4, 1.0), (0.1, 0.1)):
+        schedule = Schedule(kind="plateau", patience=2, threshold=threshold)
+        optimizer = make_optimizer(Optimizer(momentum=0.0), schedule, 1)
+        params = {"kernel": jnp.array([0.0])}
+        state = optimizer.init(params)
+        for loss in (1.0, 0.95, 0.95**2):
+            updates, state = optimizer.update({"kernel": jnp.array([1.0])}, state, params, lr=1.0, value=loss)
+        np.testing.assert_allclose(-updates["kernel"], [last], rtol=1e-6)
     np.testing.assert_allclose(plateau_scale(state), 0.1, rtol=1e-6)
 
 

@@ -1,10 +1,7 @@
 """LeNet-5 on digits (LeCun 1998), sized for the 4,000 training images of mnist_5k and a laptop."""
 
-from cnn_jax.recipes.recipe import Augment, Optimizer, Recipe, Schedule
-
-# Sec. III.A distorts digits by "horizontal and vertical translations, scaling, squeezing,
-# horizontal shearing" without amounts; these keep a 28x28 digit legible.
-DISTORTIONS = Augment(rotate=10, translate=2, scale=0.12, shear=0.1)
+from cnn_jax.recipes.datasets import DISTORTIONS
+from cnn_jax.recipes.recipe import Optimizer, Recipe, Schedule
 
 RECIPES = {
     "lenet5_modern": Recipe(

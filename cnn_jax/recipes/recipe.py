@@ -105,6 +105,8 @@ class Schedule:
     """cosine and polynomial: share of the peak that is left in the end."""
     patience: int = 5
     """plateau: epochs without improvement."""
+    threshold: float = 1e-4
+    """plateau: share of the best loss by which a better one must be lower to count."""
 
     def __post_init__(self):
         check_range("schedule.warmup", self.warmup, 0, 1_000_000)
@@ -117,6 +119,7 @@ class Schedule:
         check_range("schedule.power", self.power, 0, 100, open_low=True)
         check_range("schedule.end", self.end, 0, 1)
         check_range("schedule.patience", self.patience, 1)
+        check_range("schedule.threshold", self.threshold, 0, 1)
         for boundary in self.boundaries:
             check_range("schedule.boundaries", boundary, 0, open_low=True)
         rising = all(a < b for a, b in zip((0, *self.boundaries), self.boundaries, strict=False))

@@ -103,8 +103,8 @@ def make_optimizer(
     - lamb: the same step times |w| / |step| for each decaying parameter. Others, and all if there is no
       decay, take Adam's step as it is, as in timm; so does a parameter that is 0.
 
-    On "plateau" `value` is the step's loss: when the mean over an epoch has not improved by 1e-4
-    (relative) for `patience` epochs, the step itself, momentum included, is multiplied by `factor`.
+    On "plateau" `value` is the step's loss: when the mean over an epoch has not improved by
+    `threshold` (relative) for `patience` epochs, the step itself, momentum included, is multiplied by `factor`.
     Epochs are counted in steps that had an effect.
     """
 
@@ -129,7 +129,10 @@ def make_optimizer(
     steps = (optax.clip_by_global_norm(config.clip) if config.clip else optax.identity(), *steps)
     if schedule.kind == "plateau":
         plateau = optax.contrib.reduce_on_plateau(
-            factor=schedule.factor, patience=schedule.patience, accumulation_size=steps_per_epoch
+            factor=schedule.factor,
+            patience=schedule.patience,
+            rtol=schedule.threshold,
+            accumulation_size=steps_per_epoch,
         )
         steps = (*steps, plateau)
     return optax.with_extra_args_support(optax.chain(*steps))
