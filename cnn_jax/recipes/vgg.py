@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from cnn_jax.recipes.datasets import ADAMW, digits, imagenet
+from cnn_jax.recipes.datasets import digits, imagenet
 from cnn_jax.recipes.recipe import Augment, Optimizer, Schedule
 
 # Decreased "when the validation set accuracy stopped improving", three times; here at fixed epochs.
@@ -20,5 +20,5 @@ paper = partial(
 )
 
 RECIPES = {f"{model}_imagenet": paper(model) for model in ("vgg11", "vgg13", "vgg16_c", "vgg16", "vgg19")} | {
-    "vgg11_mnist": digits("vgg11", ADAMW),
+    "vgg11_bn_mnist": digits("vgg11_bn"),
 }
