@@ -55,7 +55,12 @@ def test_the_form_of_a_network_fits_its_images(name):
     assert (recipe.dataset == "imagenet2012") == (not small)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+ONE_OF_EACH_PAPER = {next(iter(paper.RECIPES)) for paper in PAPERS}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ONE_OF_EACH_PAPER else pytest.param(name, marks=pytest.mark.slow) for name in RECIPES]
+)
 def test_a_recipe_computes_a_step_at_its_own_size(name):
     """By shapes alone: its network takes its options, its images and its optimiser, and the state keeps its shape."""
     recipe = RECIPES[name]
