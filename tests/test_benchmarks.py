@@ -88,6 +88,7 @@ def test_a_predicted_step_is_computing_plus_sending():
     assert hops == pytest.approx(5e-6 + 2e-6 + 10e-6)
 
 
+@pytest.mark.slow
 def test_a_real_step_sends_its_gradients_and_the_sums_of_its_batch_norms():
     command = (sys.executable, "-m", "benchmarks.collectives", "resnet20_cifar", "--no-prediction")
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)

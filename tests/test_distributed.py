@@ -119,6 +119,7 @@ def train_together(out, data_dir, *options) -> list[list]:
     return [[*command, "--process", process] for process in range(2)]
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network_stop_together_and_go_on(data_dir, tmp_path):
     """Of SIGTERM to one of them both know; a run that was stopped ends with the bits of one that was not."""
     run = ("--epochs", 2, "--batch-size", 100)

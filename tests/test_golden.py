@@ -88,7 +88,14 @@ def test_export_is_the_exact_way_back(case):
         np.testing.assert_array_equal(back[key], value, err_msg=key)
 
 
-@pytest.mark.parametrize("reference", ["torchvision.resnet18", "timm.mobilenetv1_100", "torchvision.googlenet"])
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "torchvision.resnet18",
+        pytest.param("timm.mobilenetv1_100", marks=pytest.mark.slow),
+        pytest.param("torchvision.googlenet", marks=pytest.mark.slow),
+    ],
+)
 def test_what_train_py_compiles_trains_as_the_reference(reference):
     """Loss, gradients and moved statistics of train_step itself; SGD's first momentum is the gradient."""
     name, golden = BY_REFERENCE[reference], golden_files.load(reference)
