@@ -97,7 +97,7 @@ def test_a_profile_is_of_two_steps(given):
         ("--epochs 0", "epochs must be at least 1 and at most 1,000,000, not 0"),
         ("--epochs 2.5", "2.5"),
         ("--epochs", "Missing value for argument '--epochs'"),
-        ("--loss mse", "invalid choice 'mse' for argument '--loss'. Expected one of ('cross_entropy', 'map')"),
+        ("--loss mse", "invalid choice 'mse' for argument '--loss'. Expected one of ('cross_entropy', 'bce', 'map')"),
         ("extra", "unknown option extra"),
         ("--config nowhere.json", "cannot read nowhere.json: No such file or directory"),
         ("--resume", "--resume needs --out DIR, the folder of the run to go on with"),
@@ -105,7 +105,7 @@ def test_a_profile_is_of_two_steps(given):
         ("--config=", "--config is empty"),
         ("--out=", "--out is empty"),
         ("--resume --out nowhere", "--resume found no run in nowhere"),
-        ("--resume atuo --out nowhere", "auto"),
+        ("--resume atuo --out nowhere", "--resume must be yes, no or auto, not atuo"),
     ],
 )
 def test_mistakes_are_one_line(options, message):

@@ -104,6 +104,7 @@ def parse(argv: Sequence[str]) -> Command:
     for option, value in vars(given).items():
         if value == "":
             raise UserError(f"--{option} is empty; leave it out or give it a value")
+    check(given.resume in ("no", "yes", "auto"), "--resume", given.resume, "yes, no or auto")
     if given.resume != "no" and given.out is None:
         raise UserError("--resume needs --out DIR, the folder of the run to go on with")
     file = given.config
