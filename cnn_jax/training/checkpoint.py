@@ -1,15 +1,12 @@
 """Checkpoints of the whole state: none is lost once it is acknowledged, and none is read that is damaged.
 
 orbax writes `DIR/STEP/` in the background and renames it into place when it is whole. Then process 0 adds
-`manifest.json`: size and sha256 of every file, what a test of that step found, and a sha256 of itself. A
-step with a manifest that verifies counts as saved; nothing else does.
+its manifest (training.manifest), without which no step counts as saved.
 """
 
 import contextlib
 import errno
-import hashlib
 import itertools
-import json
 import logging
 import os
 import shutil
@@ -25,16 +22,13 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from cnn_jax.errors import UserError, first_line
+from cnn_jax.training import manifest
 from cnn_jax.training.distributed import first, once
 from cnn_jax.training.state import TrainState
 
-BEST_BY = "test_top1"
 KEPT = 2  # the newest; a second one in case the first turns out damaged
-MANIFEST = "manifest.json"
-PART = ".manifest.part"  # STEP.manifest.part, there while STEP is saved or its test written down
 UNCOMMITTED = ".orbax-checkpoint-tmp"  # orbax's folders before it renames them
 UNDER_WAY, DONE, FAILED = range(3)  # of a process's part of a save
-UNREADABLE = (OSError, ValueError, KeyError, TypeError)  # what a manifest of other contents leads to
 
 
 class Checkpoints:
@@ -100,7 +94,7 @@ class Checkpoints:
         self._writing = step
         try:
             if first():
-                _part(self._folder(step)).touch()
+                manifest.part(self._folder(step)).touch()
             self._checkpointer.save(self._folder(step), args=ocp.args.StandardSave(_storable(state)))
             self._sealed = self._thread.submit(self._seal, step)
         except Exception as error:  # told by wait(), where all processes can agree
@@ -151,14 +145,14 @@ class Checkpoints:
 
         def write() -> None:
             folder = self._folder(step)
-            _write_manifest(folder, _read_manifest(folder) | {"metrics": metrics})
+            manifest.write(folder, manifest.read(folder) | {"metrics": metrics})
             self._prune()
 
         self._agree("cannot take the result of its test", write, step)
 
     def noted(self, step: int) -> dict | None:
         """What `note` wrote down for `step`, None if it was never tested."""
-        return self._agree("cannot be read", lambda: _manifests(self.directory).get(step, {}).get("metrics"))
+        return self._agree("cannot be read", lambda: manifest.read_all(self.directory).get(step, {}).get("metrics"))
 
     def latest_step(self) -> int | None:
         """The newest step that is saved and verifies, None if there is none.
@@ -173,7 +167,7 @@ class Checkpoints:
         def find() -> int | None:
             faults = {}
             newest = None
-            for step in reversed(_steps(self.directory)):
+            for step in reversed(manifest.steps(self.directory)):
                 if step == self._writing and not self._is_sealed():
                     continue
                 fault = self._fault(step)
@@ -194,7 +188,7 @@ class Checkpoints:
         """
 
         def find() -> int | None:
-            while (best := _best(_manifests(self.directory))) is not None:
+            while (best := manifest.best(manifest.read_all(self.directory))) is not None:
                 if (fault := self._fault(best)) is None:
                     return best
                 self._set_aside(best, fault, "the next best takes its place")
@@ -237,26 +231,22 @@ class Checkpoints:
     def _open(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         _remove([self.directory / "deleted", *self.directory.glob(f"*{UNCOMMITTED}*")])
-        for part in self.directory.glob(f"*{PART}"):
-            self._discard(part.name.removesuffix(PART))
+        for part in self.directory.glob(f"*{manifest.PART}"):
+            self._discard(part.name.removesuffix(manifest.PART))
 
     def _discard(self, step: int | str) -> None:
         """Removes what is left of a save, or of a test's result, that was never acknowledged."""
         folder = self._folder(step)
         _remove(self.directory.glob(f"{step}{UNCOMMITTED}*"))
-        if not (folder / MANIFEST).exists():
+        if not (folder / manifest.MANIFEST).exists():
             _remove([folder])
-        _part(folder).unlink(missing_ok=True)
+        manifest.part(folder).unlink(missing_ok=True)
 
     def _seal(self, step: int) -> None:
         """In a thread of its own: writes the manifest as soon as orbax has committed the step."""
         self._checkpointer.wait_until_finished()
         if first():
-            folder = self._folder(step)
-            files = {name: _describe(path) for name, path in _files(folder).items()}
-            for path in (*folder.rglob("*"), folder, self.directory):
-                _sync(path)
-            _write_manifest(folder, {"files": files})
+            manifest.seal(self._folder(step))
 
     def _is_sealed(self) -> bool:
         return self._writing is not None and self._sealed.done() and self._sealed.exception() is None
@@ -270,7 +260,7 @@ class Checkpoints:
             return
         self._discard(self._writing)
         error = self._sealed.exception() if self._sealed.done() else None
-        steps = sorted(_manifests(self.directory))
+        steps = sorted(manifest.read_all(self.directory))
         intact = f"the checkpoints of steps {', '.join(map(str, steps))} are intact"
         if len(steps) < 2:
             intact = f"the checkpoint of step {steps[0]} is intact" if steps else "there is no other one"
@@ -281,8 +271,8 @@ class Checkpoints:
 
     def _prune(self) -> None:
         """Removes all but the newest and the best; a rename first, so that a kill leaves no half-deleted step."""
-        manifests = _manifests(self.directory)
-        for step in manifests.keys() - {*sorted(manifests)[-KEPT:], _best(manifests)}:
+        manifests = manifest.read_all(self.directory)
+        for step in manifests.keys() - {*sorted(manifests)[-KEPT:], manifest.best(manifests)}:
             (self.directory / "deleted").mkdir(exist_ok=True)
             self._folder(step).rename(self.directory / "deleted" / str(step))
         _remove([self.directory / "deleted"])
@@ -291,7 +281,7 @@ class Checkpoints:
         """What is wrong with a step, looked for until it is found to be right once."""
         if step in self._verified:
             return None
-        fault = _fault(self._folder(step))
+        fault = manifest.fault(self._folder(step))
         if fault is None:
             self._verified.add(step)
         return fault
@@ -339,13 +329,13 @@ def load_variables(run: str | Path, which: Literal["best", "latest"] = "best") -
     _quieten()
     directory = Path(run).absolute() / "checkpoints"
     faults: dict[int, str] = {}
-    while left := [step for step in _steps(directory) if step not in faults]:
-        manifests = {step: manifest for step, manifest in _manifests(directory).items() if step in left}
-        best = _best(manifests) if which == "best" else None
+    while left := [step for step in manifest.steps(directory) if step not in faults]:
+        manifests = {step: found for step, found in manifest.read_all(directory).items() if step in left}
+        best = manifest.best(manifests) if which == "best" else None
         step = left[-1] if best is None else best
         folder = directory / str(step)
         try:
-            fault = _fault(folder)
+            fault = manifest.fault(folder)
             if fault is None:
                 return _tested(folder)
         except Exception as error:
@@ -382,98 +372,6 @@ def _shapes(tree) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _steps(directory: Path) -> list[int]:
-    """The steps that have a folder, in order."""
-    if not directory.is_dir():
-        return []
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal() and path.is_dir())
-
-
-def _files(folder: Path) -> dict[str, Path]:
-    """Every file of a step but its manifest, by its path inside the folder."""
-    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
-    return {name: path for name, path in paths.items() if name != MANIFEST}
-
-
-def _describe(path: Path) -> dict:
-    with path.open("rb") as file:
-        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _write_manifest(folder: Path, content: dict) -> None:
-    """Puts the manifest into a step's folder in one move; a power loss afterwards does not undo it."""
-    part = _part(folder)
-    try:
-        part.write_text(_with_seal(content))
-        _sync(part)
-        part.replace(folder / MANIFEST)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-    _sync(folder)
-
-
-def _part(folder: Path) -> Path:
-    """The manifest to be: beside the folder from the begin of a save on, inside as its end."""
-    return folder.with_name(folder.name + PART)
-
-
-def _read_manifest(folder: Path) -> dict:
-    """Raises FileNotFoundError without a manifest, ValueError if it is not as it was written."""
-    text = (folder / MANIFEST).read_bytes()
-    content = json.loads(text)
-    del content["sha256"]
-    if _with_seal(content).encode() != text:
-        raise ValueError("other contents")
-    return content
-
-
-def _with_seal(content: dict) -> str:
-    """A manifest's text: `content` and a sha256 of it, as JSON."""
-    dumps = partial(json.dumps, sort_keys=True, indent=1, default=float)  # NumPy's numbers
-    return dumps(content | {"sha256": hashlib.sha256(dumps(content).encode()).hexdigest()})
-
-
-def _manifests(directory: Path) -> dict[int, dict]:
-    """The manifests of all steps, without those that cannot be read."""
-    found = {}
-    for step in _steps(directory):
-        with contextlib.suppress(*UNREADABLE):
-            found[step] = _read_manifest(directory / str(step))
-    return found
-
-
-def _best(manifests: dict[int, dict]) -> int | None:
-    """The step with the highest test_top1, the earlier of equals."""
-    tested = {
-        step: manifest["metrics"][BEST_BY]
-        for step, manifest in manifests.items()
-        if BEST_BY in manifest.get("metrics", {})
-    }
-    return max(tested, key=lambda step: (tested[step], -step), default=None)
-
-
-def _fault(folder: Path) -> str | None:
-    """What is wrong with a step's folder, None if it is as it was acknowledged."""
-    try:
-        listed, there = _read_manifest(folder)["files"], _files(folder)
-    except FileNotFoundError:
-        return "was not finished" if folder.exists() else "is not there"
-    except UNREADABLE:
-        return f"is damaged ({MANIFEST}: other contents)"
-    for name in sorted(listed.keys() | there.keys()):
-        if name not in there or name not in listed:
-            return f"is damaged ({name}: {'missing' if name in listed else 'not part of it'})"
-        try:
-            found = _describe(there[name])
-        except OSError as error:
-            return f"is damaged ({name}: {error.strerror})"
-        if found != listed[name]:
-            cut = found["size"] < listed[name]["size"]
-            return f"is damaged ({name}: {'cut short' if cut else 'other contents'})"
-    return None
-
-
 def _quieten() -> None:
     """orbax reports every file, and abandons the tasks of a failed save; its errors come as exceptions."""
     logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -495,15 +393,3 @@ def _reason(error: BaseException) -> str:
 def _remove(folders: Iterable[Path]) -> None:
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """Returns when a file, or the names in a folder, would outlive a power loss."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system without anything to sync for a folder
-            raise
-    finally:
-        os.close(handle)

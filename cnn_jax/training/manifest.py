@@ -1,0 +1,130 @@
+"""What a checkpoint's folder held when it was acknowledged: `DIR/STEP/manifest.json`.
+
+Size and sha256 of every file, what a test of that step found, and a sha256 of the manifest itself. A
+step with a manifest that verifies counts as saved; nothing else does.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from functools import partial
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+PART = ".manifest.part"  # STEP.manifest.part, there while STEP is saved or its test written down
+BEST_BY = "test_top1"
+UNREADABLE = (OSError, ValueError, KeyError, TypeError)  # what a manifest of other contents leads to
+
+
+def seal(folder: Path) -> None:
+    """Writes the manifest of a step that is whole; a power loss afterwards costs nothing of it."""
+    files = {name: _describe(path) for name, path in _files(folder).items()}
+    for path in (*folder.rglob("*"), folder, folder.parent):
+        _sync(path)
+    write(folder, {"files": files})
+
+
+def steps(directory: Path) -> list[int]:
+    """The steps that have a folder, in order."""
+    if not directory.is_dir():
+        return []
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal() and path.is_dir())
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Every file of a step but its manifest, by its path inside the folder."""
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
+    return {name: path for name, path in paths.items() if name != MANIFEST}
+
+
+def _describe(path: Path) -> dict:
+    with path.open("rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def write(folder: Path, content: dict) -> None:
+    """Puts the manifest into a step's folder in one move; a power loss afterwards does not undo it."""
+    written = part(folder)
+    try:
+        written.write_text(_with_seal(content))
+        _sync(written)
+        written.replace(folder / MANIFEST)
+    except OSError:
+        written.unlink(missing_ok=True)
+        raise
+    _sync(folder)
+
+
+def part(folder: Path) -> Path:
+    """The manifest to be: beside the folder from the begin of a save on, inside as its end."""
+    return folder.with_name(folder.name + PART)
+
+
+def read(folder: Path) -> dict:
+    """Raises FileNotFoundError without a manifest, ValueError if it is not as it was written."""
+    text = (folder / MANIFEST).read_bytes()
+    content = json.loads(text)
+    del content["sha256"]
+    if _with_seal(content).encode() != text:
+        raise ValueError("other contents")
+    return content
+
+
+def _with_seal(content: dict) -> str:
+    """A manifest's text: `content` and a sha256 of it, as JSON."""
+    dumps = partial(json.dumps, sort_keys=True, indent=1, default=float)  # NumPy's numbers
+    return dumps(content | {"sha256": hashlib.sha256(dumps(content).encode()).hexdigest()})
+
+
+def read_all(directory: Path) -> dict[int, dict]:
+    """The manifests of all steps, without those that cannot be read."""
+    found = {}
+    for step in steps(directory):
+        with contextlib.suppress(*UNREADABLE):
+            found[step] = read(directory / str(step))
+    return found
+
+
+def best(manifests: dict[int, dict]) -> int | None:
+    """The step with the highest test_top1, the earlier of equals; None if none was tested.
+
+    Among those tested on the same images as the newest: a resumed run may have begun to hold some out.
+    """
+    tested = {step: found["metrics"] for step, found in manifests.items() if BEST_BY in found.get("metrics", {})}
+    alike = [step for step in tested if tested[step].get("tested") == tested[max(tested)].get("tested")]
+    return max(alike, key=lambda step: (tested[step][BEST_BY], -step), default=None)
+
+
+def fault(folder: Path) -> str | None:
+    """What is wrong with a step's folder, None if it is as it was acknowledged."""
+    try:
+        listed, there = read(folder)["files"], _files(folder)
+    except FileNotFoundError:
+        return "was not finished" if folder.exists() else "is not there"
+    except UNREADABLE:
+        return f"is damaged ({MANIFEST}: other contents)"
+    for name in sorted(listed.keys() | there.keys()):
+        if name not in there or name not in listed:
+            return f"is damaged ({name}: {'missing' if name in listed else 'not part of it'})"
+        try:
+            found = _describe(there[name])
+        except OSError as error:
+            return f"is damaged ({name}: {error.strerror})"
+        if found != listed[name]:
+            cut = found["size"] < listed[name]["size"]
+            return f"is damaged ({name}: {'cut short' if cut else 'other contents'})"
+    return None
+
+
+def _sync(path: Path) -> None:
+    """Returns when a file, or the names in a folder, would outlive a power loss."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system without anything to sync for a folder
+            raise
+    finally:
+        os.close(handle)
