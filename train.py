@@ -89,6 +89,8 @@ def run(command: Command, stop: StopRequest) -> None:
     }
 
     # Model and state, made on the devices.
+    if config.start is not None and command.resume == "no" and not (Path(config.start) / "checkpoints").is_dir():
+        raise UserError(f"--start {config.start} is no folder of a run: it has no checkpoints")
     train_set = sets["train"]
     program = Program(config, timeline, len(train_set.classes), train_set.shape[2], loaded["train"].crops)
     state = create_state(program, sharding.state_shardings(mesh, create_state(program), command.fsdp))
@@ -99,8 +101,6 @@ def run(command: Command, stop: StopRequest) -> None:
     written = to_json(command.recipe, config) | {"data": {kind: s.fingerprint for kind, s in sets.items()}}
     if distributed.once(lambda: written) != written:
         raise UserError("this process was given another recipe, options or data than the first one")
-    if config.start is not None and not (Path(config.start) / "checkpoints").is_dir():
-        raise UserError(f"--start {config.start} is no folder of a run: it has no checkpoints")
     with (
         run_folder.open_run_folder(out, written, resume=command.resume, allow_change=command.allow_change) as (
             resumed,

@@ -68,6 +68,22 @@ def test_a_signal_before_training_ends_the_run_at_once(train_command, tmp_path, 
         assert re.fullmatch(rf"train.py: stopped by {signum.name}( before the first step; noth|; go on wi).*\n", stderr)
 
 
+def test_a_signal_in_the_first_compilation_ends_the_run_at_once(whole, train_command, run_train, tmp_path):
+    """A run says where it starts from, compiles for seconds, and says what it found in a table."""
+    out = tmp_path / "run"
+    process = start(train_command, *SHORT, "--out", out)
+    told = iter(process.stdout.readline, "")
+    assert any("from step 0 to 120" in line for line in told)
+    time.sleep(0.5)
+    process.terminate()
+    began = time.monotonic()
+    rest, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75 and time.monotonic() - began < 5 and "train loss" not in rest
+    assert stderr == f"train.py: stopped by SIGTERM; go on with: uv run train.py --resume --out {out}\n"
+    assert run_train("--resume", "--out", out).returncode == 0
+    assert summary(out)["params_digest"] == summary(whole[0])["params_digest"]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_full_disk_is_told_in_one_line(train_command, run_train, tmp_path):
     disk = tmp_path / "disk"
