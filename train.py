@@ -34,6 +34,7 @@ def run(command: Command, stop: StopRequest) -> None:
     # Imported here, not above: --help and a mistyped option need no JAX.
     import jax
 
+    from cnn_jax.compilation import keep_programs
     from cnn_jax.data import engines, open_run, order, views
     from cnn_jax.evaluation import summarize
     from cnn_jax.models import model_info
@@ -47,6 +48,7 @@ def run(command: Command, stop: StopRequest) -> None:
 
     # Recipe: what to train, and on which devices of which processes.
     config = command.config
+    keep_programs(not command.no_compilation_cache)
     distributed.start(command.coordinator, command.processes, command.process)
     distributed.quiet_others()
     first = distributed.first()

@@ -155,16 +155,20 @@ def fit_command(
     given, moves = ({key: value for key, value in values.items() if value is not None} for values in (given, moves))
     config = override(config, {**given, "optimizer": moves})
 
-    from cnn_jax.training.fit import report  # JAX comes after the mistakes
+    from cnn_jax.compilation import keep_programs  # JAX comes after the mistakes
+    from cnn_jax.training.fit import report
 
+    keep_programs()
     limit = None if memory is None else int(memory * 2**30)
     return report(config, limit, lambda line: print(line, file=sys.stderr, flush=True))
 
 
 def evaluate_command(**options) -> str:
     """What evaluation.command.evaluate_command says."""
+    from cnn_jax.compilation import keep_programs
     from cnn_jax.evaluation.command import evaluate_command
 
+    keep_programs()
     return evaluate_command(**options)
 
 

@@ -1,4 +1,4 @@
-"""Shared by all tests: one folder of prepared data sets, and train.py as a user starts it."""
+"""Shared by all tests: compiled programs, one folder of prepared data sets, and train.py as a user starts it."""
 
 import os
 import subprocess
@@ -8,6 +8,12 @@ from pathlib import Path
 import pytest
 from runs import SHORT
 from tfds_sets import prepare
+
+from cnn_jax.compilation import WORTH_KEEPING, default_folder
+
+# Programs are kept between runs of the tests, for the processes that tests start too. Before anything imports JAX.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(default_folder()))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", str(WORTH_KEEPING))
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from conftest import ROOT
 
-ALONE = {name: None for name in os.environ if name.startswith(("SLURM_", "TPU_", "JAX_", "JOB_COMPLETION"))}
+CLUSTER = ("SLURM_", "TPU_", "JAX_COORDINATOR", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JOB_COMPLETION")
+ALONE = {name: None for name in os.environ if name.startswith(CLUSTER)}
 
 
 class Ended(NamedTuple):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax.errors import InvalidRngError
 
+from cnn_jax.compilation import jit_once
 from cnn_jax.errors import UserError
 from cnn_jax.models import create_model, model_info
 
@@ -40,7 +41,7 @@ def functional(name: str, **options) -> Functional:
 
     def init(key: jax.Array, image_shape: tuple[int, int, int] | None = None) -> tuple[dict, dict]:
         images = jnp.zeros((1, *(image_shape or size)))
-        variables = jax.jit(lambda k: model.init(k, images, train=False))(key)
+        variables = jit_once(lambda k: model.init(k, images, train=False))(key)
         return variables["params"], variables.get("batch_stats", {})
 
     def apply(

@@ -62,6 +62,9 @@ class Command:
     """With --coordinator: how many processes there are."""
     process: int | None = None
     """With --coordinator: which of them this is, from 0."""
+    no_compilation_cache: Flag = False
+    """Compile everything anew; else programs are kept for the next start in JAX_COMPILATION_CACHE_DIR, or in
+    ~/.cache/cnn_jax."""
     profile: str | None = None
     """START:STOP, steps counted from 0, of which out/profile gets a trace for TensorBoard and Perfetto."""
     wandb: str | None = None

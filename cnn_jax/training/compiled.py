@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from cnn_jax.compilation import jit_once
 from cnn_jax.data import order
 from cnn_jax.data.engines import Batch, Engine
 from cnn_jax.errors import UserError, first_line
@@ -41,7 +42,7 @@ def create_state(program: Program, places: Any = None) -> TrainState:
     seeds = np.arange(config.seed, config.seed + config.seeds, dtype=np.uint32)
     seed = seeds if config.seeds > 1 else seeds[0]
     if places is not None:
-        return jax.jit(init, out_shardings=places)(seed)
+        return jit_once(init, out_shardings=places)(seed)
     try:
         return jax.eval_shape(init, seed)
     except UserError:
