@@ -164,9 +164,9 @@ def fit_command(
 
 
 def evaluate_command(**options) -> str:
-    """What evaluation.command.evaluate_command says."""
+    """What commands.evaluate says."""
+    from cnn_jax.commands.evaluate import evaluate_command
     from cnn_jax.compilation import keep_programs
-    from cnn_jax.evaluation.command import evaluate_command
 
     keep_programs()
     return evaluate_command(**options)
@@ -183,8 +183,8 @@ def prepare_command(name: str, from_files: Path | None, data_dir: str | None) ->
 
 
 def inspect_command(**options) -> str:
-    """What data.inspect says."""
-    from cnn_jax.data.inspect import inspect
+    """What commands.inspect says."""
+    from cnn_jax.commands.inspect import inspect
 
     return inspect(**options)
 
@@ -296,7 +296,7 @@ def run() -> NoReturn:
     """The installed command."""
     code = main()
     if "jax" in sys.modules:
-        from cnn_jax.training.distributed import leave
+        from cnn_jax.distributed import leave
 
         leave(code)
     sys.stdout.flush()

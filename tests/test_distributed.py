@@ -12,13 +12,12 @@ from conftest import ROOT
 from loopback import ALONE, Ended, environment, free_port, run_each, run_script
 from runs import summary, wait_for_step
 
-from cnn_jax import UserError
-from cnn_jax.training import distributed
+from cnn_jax import UserError, distributed
 
 TOGETHER = """
 import os, sys, time
 from cnn_jax.errors import UserError
-from cnn_jax.training import distributed
+from cnn_jax import distributed
 distributed.start(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
 assert distributed.started()
 here = []
@@ -64,7 +63,7 @@ def test_one_process_does_and_all_know():
 
 ALONE_ERROR = """
 import os, sys
-from cnn_jax.training import distributed
+from cnn_jax import distributed
 distributed.PATIENCE_FAILED = 1
 distributed.start(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
 if not distributed.first():
@@ -84,7 +83,7 @@ def test_a_process_with_an_error_of_its_own_ends_and_takes_the_others_along():
 
 SLURM_SCRIPT = """
 import jax, os, sys
-from cnn_jax.training import distributed
+from cnn_jax import distributed
 distributed.start()
 print(jax.process_index(), jax.process_count(), jax.device_count(), file=sys.stderr)
 distributed.leave(0)
@@ -161,7 +160,7 @@ def test_a_mistake_ends_all_processes_with_the_same_line(data_dir, tmp_path):
 LOST = """
 import os, sys, time
 from cnn_jax.errors import UserError
-from cnn_jax.training import distributed
+from cnn_jax import distributed
 start = time.monotonic()
 try:
     distributed.start(sys.argv[1], 2, int(sys.argv[4]), patience=2)

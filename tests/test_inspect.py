@@ -8,7 +8,7 @@ from raw_sets import photo
 
 from cnn_jax import UserError
 from cnn_jax.cli import main
-from cnn_jax.data.inspect import inspect
+from cnn_jax.commands.inspect import inspect
 
 
 def lines(report: str) -> dict[str, str]:

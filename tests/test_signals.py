@@ -56,7 +56,7 @@ SEVERAL = """
 import os, signal, sys, time
 from cnn_jax.training.signals import Interrupted, catch_signals
 stop = catch_signals()
-from cnn_jax.training import distributed
+from cnn_jax import distributed
 distributed.start(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
 from jax.experimental.multihost_utils import sync_global_devices
 name, when, slow = signal.Signals[sys.argv[4]], int(sys.argv[5]), not distributed.first()

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}  # 128 + SIGINT; EX_TEMPFAIL: start me again
 
 
-class Interrupted(Exception):
-    """The loop ends because of a signal; the state is saved."""
+class Stopped(Exception):
+    """A run ends before its last step, all its processes alike; its state is saved."""
+
+
+class Interrupted(Stopped):
+    """By a signal."""
 
     def __init__(self, signum: int, where: str):
         super().__init__(f"stopped by {signal.Signals(signum).name}{where}")
@@ -74,5 +78,5 @@ def catch_signals() -> StopRequest:
 
 def _of_several() -> bool:
     """Whether this process has met others; it has not if the module that does it was never loaded."""
-    distributed = sys.modules.get("cnn_jax.training.distributed")
+    distributed = sys.modules.get("cnn_jax.distributed")
     return distributed is not None and distributed.started()

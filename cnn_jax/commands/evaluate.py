@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from cnn_jax import distributed, visualize
+from cnn_jax.atomic import write_json, write_whole
 from cnn_jax.data import open_dataset
 from cnn_jax.errors import UserError, first_line
 from cnn_jax.evaluation.evaluate import Records, evaluate_dataset
@@ -21,9 +23,7 @@ from cnn_jax.models import create_model, model_info
 from cnn_jax.recipes import Recipe
 from cnn_jax.recipes.configuration import override, read_json
 from cnn_jax.tables import aligned
-from cnn_jax.training import distributed
 from cnn_jax.training.checkpoint import load_variables
-from cnn_jax.training.run_folder import write_json, write_whole
 from cnn_jax.weights import import_state_dict, read_state_dict
 
 WORST = 5  # classes that are shown
@@ -177,13 +177,9 @@ def write_evaluation(out: Path, figures: dict, confusion: np.ndarray, classes: S
         writer.writerow((label, confusion[row].sum(), confusion[row, row], accuracy))
     write_json(out / "metrics.json", figures)
     write_whole(out / "classes.csv", table.getvalue())
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
+    if not visualize.can_draw():
         return "metrics.json, classes.csv, no pictures (pip install matplotlib)"
-    from cnn_jax.visualize import draw_confusion, draw_reliability
-
     title = f"{figures['model']} on {figures['dataset']} {figures['split']}, {figures['protocol']}"
-    draw_confusion(confusion, classes, out / "confusion.png", title)
-    draw_reliability(records["confidence"], records["top1"], out / "reliability.png", title)
+    visualize.draw_confusion(confusion, classes, out / "confusion.png", title)
+    visualize.draw_reliability(records["confidence"], records["top1"], out / "reliability.png", title)
     return "metrics.json, classes.csv, confusion.png, reliability.png"

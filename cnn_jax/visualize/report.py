@@ -1,6 +1,5 @@
-"""What a run found: summary.json and pictures."""
+"""What a run found, for a person: its pictures and two lines."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,28 +7,24 @@ import numpy as np
 
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.evaluation import of_seed
-from cnn_jax.training.run_folder import write_json
+from cnn_jax.training.logs import read_metrics
+from cnn_jax.visualize import can_draw
 
 
-def write_report(
-    out: Path, summary: dict[str, Any], records: Sequence[dict], predictions: dict[str, np.ndarray], test_set: Dataset
-) -> str:
-    """Draws the pictures, writes `summary` when all else is there, and says in two lines what came out.
+def report_run(out: Path, summary: dict[str, Any], predictions: dict[str, np.ndarray], test_set: Dataset) -> str:
+    """Draws curves.png, confusion.png and mistakes.png into a run's folder, if matplotlib is there; says what came out.
 
-    `records` are those of metrics.jsonl, `predictions` those of evaluation.evaluate on the test split; of several
-    seeds the first one is drawn.
+    `summary` is that of summary.json, `predictions` are evaluation.evaluate's records on the test split; of
+    several seeds the first one is drawn.
     """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        pictures = "no pictures (pip install matplotlib)"
-    else:
+    pictures = "no pictures (pip install matplotlib)"
+    if can_draw():
         from cnn_jax.visualize import draw_run
 
         title = f"{summary['model']} on {summary['dataset']}, seed {summary['seed']}"
+        records = read_metrics(out / "metrics.jsonl")
         draw_run(out, title, records, of_seed(predictions, 0), test_set.pixels, test_set.classes)
         pictures = "curves.png, confusion.png, mistakes.png"
-    write_json(out / "summary.json", summary)
     count, top1 = summary["test_count"], summary["test_top1"]
     if "test_top1_seeds" in summary:
         found = (

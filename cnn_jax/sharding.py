@@ -41,6 +41,11 @@ def split(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
+def per_seed(mesh: Mesh) -> NamedSharding:
+    """(seeds, B, ...) arrays: each seed's batch split over the devices."""
+    return NamedSharding(mesh, PartitionSpec(None, "data"))
+
+
 def state_shardings(mesh: Mesh, abstract_state: Any, fully_sharded: bool = False) -> Any:
     """Where each leaf of a state lies, as a tree of its structure; leaves have a `shape`.
 
