@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 NETWORKS = ("alexnet", "vgg16", "inception_v3", "resnet50", "mobilenet_v2_100")
@@ -67,11 +68,12 @@ def compiled(name: str, group_size: int | None = None, fully_sharded: bool = Fal
     import jax
     import numpy as np
 
+    from cnn_jax import sharding
     from cnn_jax.data.order import Timeline
     from cnn_jax.models import model_info
     from cnn_jax.recipes import Recipe, Schedule
-    from cnn_jax.training import sharding
     from cnn_jax.training.program import Program
+    from cnn_jax.training.step import train_step
 
     batch_size = PER_DEVICE * jax.device_count()
     config = Recipe(
@@ -91,7 +93,7 @@ def compiled(name: str, group_size: int | None = None, fully_sharded: bool = Fal
         "label": jax.ShapeDtypeStruct((batch_size,), np.int32),
     }
     batch = placed(batch, dict.fromkeys(batch, sharding.split(mesh)))
-    step = jax.jit(program.train(), donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
+    step = jax.jit(partial(train_step, program), donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
     text = step.lower(placed(state, places), batch).compile().as_text()
     shards = jax.tree.map(lambda a, place: math.prod(place.shard_shape(a.shape)) * a.dtype.itemsize, state, places)
     return Compiled(

@@ -1,6 +1,7 @@
-"""From a recipe to the functions of a run."""
+"""From a recipe to what a step computes."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,12 @@ import optax
 import pytest
 
 from cnn_jax import UserError
+from cnn_jax.compilation import jit_once
 from cnn_jax.data.order import Timeline
 from cnn_jax.models import lenet
 from cnn_jax.recipes import RECIPES, Optimizer, Recipe
 from cnn_jax.training.program import Program, start_from
+from cnn_jax.training.step import eval_step, train_step
 
 LENET = RECIPES["lenet5_modern"]
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 28, 28, 1), np.uint8)
@@ -48,7 +51,7 @@ def test_an_option_that_the_network_lacks_is_told():
 
 def test_seeds_decide_the_state():
     made = program()
-    same, other = (jax.jit(made.init)(np.uint32(seed)).params for seed in (0, 1))
+    same, other = (jit_once(made.init)(np.uint32(seed)).params for seed in (0, 1))
     again = made.init(0).params
     for a, b, c in zip(*map(jax.tree.leaves, (same, again, other)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
@@ -57,7 +60,7 @@ def test_seeds_decide_the_state():
 
 def test_the_step_of_a_recipe_trains():
     made = program(replace(LENET, optimizer=Optimizer(lr=0.1, ema=0.9)))
-    state, step = jax.jit(made.init)(0), jax.jit(made.train())
+    state, step = jit_once(made.init)(0), jax.jit(partial(train_step, made))
     losses = []
     for _ in range(12):
         state, metrics = step(state, BATCH)
@@ -68,33 +71,33 @@ def test_the_step_of_a_recipe_trains():
 
 def test_a_shift_moves_the_rate():
     made = program(LENET)
-    state = jax.jit(made.init)(0)
-    first, moved = (made.train(shift)(state, BATCH)[1]["lr"] for shift in (0, 5))
+    shifted = replace(made, timeline=replace(made.timeline, shift=5))
+    first, moved = (one.rate(jnp.int32(0)) for one in (made, shifted))
     assert float(first) == 0 and float(moved) == pytest.approx(0.05 * 5 / 10)  # half of a warm-up of ten steps
 
 
 def test_bfloat16_computes_in_it_and_keeps_everything_else_in_float32():
     made = program(Recipe(model="resnet20_cifar", dtype="bfloat16", image_size=28))
     state = jax.eval_shape(made.init, 0)
-    after, metrics = jax.eval_shape(made.train(), state, BATCH)
+    after, metrics = jax.eval_shape(partial(train_step, made), state, BATCH)
     for leaf in jax.tree.leaves((after.params, after.batch_stats, after.opt_state)):
         assert leaf.dtype == jnp.float32
     assert metrics["loss"].dtype == jnp.float32
     logits = jax.eval_shape(lambda v: made.model.apply(v, jnp.zeros((1, 28, 28, 1)), train=False), state.variables)
     assert logits.dtype == jnp.float32
-    text = jax.jit(made.train()).lower(state, BATCH).as_text()
+    text = jax.jit(partial(train_step, made)).lower(state, BATCH).as_text()
     convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
     assert convolutions and all("bf16" in line for line in convolutions)
 
 
 def test_the_test_of_a_binary_loss_is_the_likelihood():
     made = program(replace(LENET, loss="bce"))
-    state = jax.jit(made.init)(0)
-    records = made.test()(state.variables, BATCH)
+    state = jit_once(made.init)(0)
+    records = eval_step(made, state.variables, BATCH)
     logits = made.model.apply(state.variables, made.preprocess(IMAGES, None), train=False)
     expected = optax.softmax_cross_entropy_with_integer_labels(logits, BATCH["label"])
     np.testing.assert_allclose(records["loss"], expected, rtol=1e-5)
-    assert program(RECIPES["lenet5_1998"]).test().keywords["loss"] is lenet.map_loss
+    assert program(RECIPES["lenet5_1998"]).test_loss is lenet.map_loss
 
 
 def test_operations_are_counted_by_custom():
@@ -105,8 +108,8 @@ def test_operations_are_counted_by_custom():
 
 def test_layers_of_another_run_are_taken_where_they_fit():
     made = program(replace(LENET, optimizer=Optimizer(ema=0.9)))
-    state = jax.jit(made.init)(0)
-    others = jax.tree.map(np.asarray, jax.jit(made.init)(1).params)
+    state = jit_once(made.init)(0)
+    others = jax.tree.map(np.asarray, jit_once(made.init)(1).params)
     layers = sorted(others)
     head = layers[-1] if "head" not in others else "head"
     others[head] = {name: value[..., :5] for name, value in others[head].items()}

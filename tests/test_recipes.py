@@ -1,6 +1,7 @@
 """The recipes of the papers: complete, printed in docs/recipes.md, and each one a step that can be taken."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ from cnn_jax.models import FAMILIES, MODELS
 from cnn_jax.recipes import PAPERS, RECIPES, Optimizer, Schedule
 from cnn_jax.training.optimizer import make_rate
 from cnn_jax.training.program import Program, image_size
+from cnn_jax.training.step import train_step
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 # Training images, classes and channels of each data set: Russakovsky 2014 (1409.0575), table 2; Krizhevsky 2009.
@@ -68,7 +70,7 @@ def test_a_recipe_computes_a_step_at_its_own_size(name):
     images = jax.ShapeDtypeStruct((recipe.batch_size, *made.size, made.channels), jnp.uint8)
     labels = jax.ShapeDtypeStruct((recipe.batch_size,), jnp.int32)
     state = jax.eval_shape(made.init, 0)
-    after, metrics = jax.eval_shape(made.train(), state, {"image": images, "label": labels})
+    after, metrics = jax.eval_shape(partial(train_step, made), state, {"image": images, "label": labels})
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
     assert metrics["loss"].shape == ()
 
@@ -84,7 +86,7 @@ def test_a_small_recipe_takes_two_steps(name):
     made = program(replace(recipe, batch_size=8, schedule=replace(recipe.schedule, warmup=0.0)))
     images, labels = mnist_5k.read_split("train")
     batch = {"image": images[::500], "label": labels[::500]}
-    step = quick_jit(made.train())
+    step = quick_jit(partial(train_step, made))
     before = state = quick_jit(made.init)(0)
     for _ in range(2):
         state, metrics = step(state, batch)

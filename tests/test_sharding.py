@@ -9,24 +9,25 @@ from jax.sharding import AbstractMesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from loopback import run_script
 
-from cnn_jax.training import sharding
+from cnn_jax import sharding
 
 SCRIPT = """
 import json, os, sys
 from functools import partial
 import flax.linen as nn
 from cnn_jax.errors import UserError
-from cnn_jax.training import distributed
+from cnn_jax import distributed
 address, processes, process = sys.argv[1], *map(int, sys.argv[2:4])
 if processes > 1:
     distributed.start(address, processes, process)
 import jax, jax.numpy as jnp, numpy as np
 from cnn_jax.layers import BatchNorm, ConvBN
-from cnn_jax.recipes import Optimizer, Schedule
-from cnn_jax.training import sharding
-from cnn_jax.training.optimizer import make_optimizer
+from cnn_jax.data.order import Timeline
+from cnn_jax.recipes import Optimizer, Recipe, Schedule
+from cnn_jax import sharding
+from cnn_jax.training.program import Program
 from cnn_jax.training.state import TrainState
-from cnn_jax.training.step import cross_entropy, train_step
+from cnn_jax.training.step import train_step
 
 class Net(nn.Module):
     group_size: int
@@ -44,17 +45,18 @@ def noisy(images, key):
 
 def trained(mesh, group_size, fully_sharded):
     everywhere, split, net = sharding.replicated(mesh), sharding.split(mesh), Net(group_size)
-    optimizer = make_optimizer(Optimizer(momentum=0.9, weight_decay=1e-3), Schedule(kind="constant"), 5)
+    moves = Optimizer(lr=0.05, momentum=0.9, weight_decay=1e-3, ema=0.99)
+    config = Recipe(model="lenet5_modern", optimizer=moves, schedule=Schedule(kind="constant"))
+    program = Program(config, Timeline(100, 32, 1), classes=10, channels=1)
+    vars(program).update(apply=net.apply, preprocess=noisy)  # in place of what is cached
 
     def init():
         variables = net.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), train=False)
-        return TrainState.create(variables, optimizer, jax.random.key(1), ema=True)
+        return TrainState.create(variables, program.optimizer, jax.random.key(1), ema=True)
 
     places = sharding.state_shardings(mesh, jax.eval_shape(init), fully_sharded)
     state = jax.jit(init, out_shardings=places)()
-    step = partial(train_step, apply=net.apply, optimizer=optimizer, rate=lambda step: jnp.float32(0.05),
-                   loss=cross_entropy, preprocess=noisy, num_classes=10, epoch_size=100, ema=0.99)
-    step = jax.jit(step, donate_argnums=0, out_shardings=(places, everywhere))
+    step = jax.jit(partial(train_step, program), donate_argnums=0, out_shardings=(places, everywhere))
     rng, losses = np.random.default_rng(0), []
     for t in range(5):
         batch = {"image": rng.integers(0, 256, (32, 8, 8, 1), np.uint8), "label": rng.integers(0, 10, 32)}

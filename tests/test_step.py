@@ -8,18 +8,12 @@ import numpy as np
 import pytest
 
 from cnn_jax import UserError
+from cnn_jax.data.order import Timeline
 from cnn_jax.layers import BatchNorm, ConvBN, global_avg_pool
-from cnn_jax.recipes import Optimizer, Schedule
-from cnn_jax.training.optimizer import make_optimizer
+from cnn_jax.recipes import Optimizer, Recipe, Schedule
+from cnn_jax.training.program import Program
 from cnn_jax.training.state import TrainState
-from cnn_jax.training.step import (
-    binary_cross_entropy,
-    cross_entropy,
-    eval_step,
-    moments_step,
-    precise_statistics,
-    train_step,
-)
+from cnn_jax.training.step import eval_step, moments_step, precise_statistics, train_step
 
 
 class Net(nn.Module):
@@ -51,25 +45,32 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 1), np.uint8)
 BATCH = {"image": jnp.asarray(IMAGES), "label": jnp.arange(8) % 10, "good": jnp.ones(8, bool)}
 
 
-def sgd(lr=0.1, momentum=0.9):
-    """An optimiser of a recipe, and its rate."""
-    return {
-        "optimizer": make_optimizer(Optimizer(momentum=momentum), Schedule(kind="constant"), 1),
-        "rate": lambda step: jnp.float32(lr),
-    }
-
-
 def preprocess(images, key):
     images = images.astype(jnp.float32) / 255
     return images if key is None else images + 0.1 * jax.random.normal(key, images.shape)
 
 
-def setup(net=None, moves=None, preprocess=preprocess, ema=0.0):
-    net, moves = net or Net(), moves or sgd()
-    variables = net.init(jax.random.key(0), jnp.zeros((1, 6, 6, 1)), train=False)
-    state = TrainState.create(variables, moves["optimizer"], jax.random.key(1), ema=ema > 0)
-    common = {"apply": net.apply, "loss": cross_entropy, "preprocess": preprocess, "num_classes": 10}
-    return state, partial(train_step, epoch_size=20, ema=ema, **moves, **common), partial(eval_step, **common)
+def without_key(images, key):
+    return images / 255
+
+
+def program(net=None, classes=10, **changes):
+    """A recipe's, for epochs of 20 images in batches of 8, with another network; `changes` are of values or parts."""
+    moves = {name: changes.pop(name) for name in ("lr", "momentum", "ema", "accumulate") if name in changes}
+    parts = {name: changes.pop(name) for name in ("preprocess", "loss", "mix") if name in changes}
+    optimizer = Optimizer(**{"lr": 0.1, "momentum": 0.9} | moves)
+    config = Recipe(model="lenet5_modern", optimizer=optimizer, schedule=Schedule(kind="constant"), **changes)
+    made = Program(config, Timeline(20, 8, 1), classes, channels=1)
+    vars(made).update({"apply": (net or Net()).apply, "preprocess": preprocess} | parts)  # in place of what is cached
+    return made
+
+
+def setup(net=None, **changes):
+    """A state, a step and a test of such a program."""
+    made = program(net, **changes)
+    variables = (net or Net()).init(jax.random.key(0), jnp.zeros((1, 6, 6, 1)), train=False)
+    state = TrainState.create(variables, made.optimizer, jax.random.key(1), ema=made.config.optimizer.ema > 0)
+    return state, partial(train_step, made), partial(eval_step, made)
 
 
 def test_a_step_changes_everything_that_it_should():
@@ -88,9 +89,7 @@ def test_a_step_is_a_function_of_state_and_batch():
     chex.assert_trees_all_equal(*(step(state, BATCH)[0].params for _ in range(2)))
 
 
-@pytest.mark.parametrize(
-    ("rate", "preprocess"), [(0.0, preprocess), (0.5, lambda images, key: images / 255)], ids=["augment", "dropout"]
-)
+@pytest.mark.parametrize(("rate", "preprocess"), [(0.0, preprocess), (0.5, without_key)], ids=["augment", "dropout"])
 def test_each_step_draws_other_keys(rate, preprocess):
     state, step, _ = setup(Net(rate=rate), preprocess=preprocess)
     losses = {float(step(state.replace(step=jnp.int32(t)), BATCH)[1]["loss"]) for t in range(4)}
@@ -98,7 +97,7 @@ def test_each_step_draws_other_keys(rate, preprocess):
 
 
 def test_loss_and_gradient_are_those_of_the_definition():
-    state, step, _ = setup(Net(rate=0.0), sgd(1.0, 0.0))
+    state, step, _ = setup(Net(rate=0.0), lr=1.0, momentum=0.0)
     key, _ = jax.random.split(jax.random.fold_in(state.key, 0))
     images = preprocess(BATCH["image"], key)
 
@@ -118,12 +117,12 @@ def test_loss_and_gradient_are_those_of_the_definition():
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.4])
 def test_label_smoothing_mixes_in_all_classes(smoothing):
     """q'(k) = (1 - eps) delta + eps / K (Szegedy 2016, sec. 7)."""
-    state, step, _ = setup(Net(rate=0.0), preprocess=lambda images, key: images / 255)
+    state, step, _ = setup(Net(rate=0.0), preprocess=without_key, label_smoothing=smoothing)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     logits, _ = Net(rate=0.0).apply(variables, IMAGES / 255, train=True, mutable=["batch_stats"])
     target = (1 - smoothing) * np.eye(10)[BATCH["label"]] + smoothing / 10
     expected = -(target * np.asarray(jax.nn.log_softmax(logits))).sum(1).mean()
-    _, metrics = step(state, BATCH, label_smoothing=smoothing)
+    _, metrics = step(state, BATCH)
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
 
 
@@ -138,18 +137,14 @@ def test_losses_fall_on_a_batch_seen_again_and_again():
 
 def scripted(logits):
     """eval_step on given logits."""
-    return eval_step(
-        {},
-        {
-            "image": jnp.zeros((len(logits), 1, 1, 1)),
-            "label": jnp.arange(len(logits)) % logits.shape[1],
-            "good": jnp.arange(len(logits)) != 3,
-        },
-        apply=lambda *_, **__: jnp.asarray(logits),
-        loss=cross_entropy,
-        preprocess=lambda images, key: images,
-        num_classes=logits.shape[1],
-    )
+    made = program(preprocess=lambda images, key: images, classes=logits.shape[1])
+    vars(made)["apply"] = lambda *_, **__: jnp.asarray(logits)
+    batch = {
+        "image": jnp.zeros((len(logits), 1, 1, 1)),
+        "label": jnp.arange(len(logits)) % logits.shape[1],
+        "good": jnp.arange(len(logits)) != 3,
+    }
+    return eval_step(made, {}, batch)
 
 
 def test_evaluation_matches_numpy():
@@ -186,7 +181,7 @@ def test_evaluation_is_without_dropout_and_augmentation():
 
 def test_auxiliary_losses_count_for_three_tenths():
     """Szegedy 2014, sec. 5."""
-    state, step, _ = setup(NetWithAux(), sgd(1.0, 0.0), lambda images, key: images / 255)
+    state, step, _ = setup(NetWithAux(), lr=1.0, momentum=0.0, preprocess=without_key)
     after, metrics = jax.jit(step)(state, BATCH)
     pixel = (IMAGES / 255).mean((1, 2))
     losses = {}
@@ -214,7 +209,7 @@ def test_the_place_in_the_data_is_counted_in_images():
 
 
 def test_mixed_images_have_mixed_labels():
-    state, step, _ = setup(preprocess=lambda images, key: images / 255)
+    state, *_ = setup()
 
     def mix(key, images, labels):
         return 0.7 * images + 0.3 * images[::-1], 0.7 * labels + 0.3 * labels[::-1]
@@ -222,8 +217,9 @@ def test_mixed_images_have_mixed_labels():
     def blended(images, key):
         return mix(None, images / 255, jnp.eye(8))[0]
 
-    _, mixed = step(state, BATCH, mix=mix)
-    halves = [step(state, BATCH | {"label": BATCH["label"][::way]}, preprocess=blended)[1] for way in (1, -1)]
+    _, mixed = setup(preprocess=without_key, mix=mix)[1](state, BATCH)
+    step = setup(preprocess=blended)[1]
+    halves = [step(state, BATCH | {"label": BATCH["label"][::way]})[1] for way in (1, -1)]
     np.testing.assert_allclose(mixed["loss"], 0.7 * halves[0]["loss"] + 0.3 * halves[1]["loss"], rtol=1e-5)
 
 
@@ -235,24 +231,24 @@ def test_a_bad_number_changes_nothing_but_the_count():
     def poisoned(images, key):
         return preprocess(images, key).at[3, 0, 0, 0].set(jnp.inf)
 
-    after, metrics = jax.jit(partial(step, preprocess=poisoned))(state, BATCH)
+    poisoned_step = jax.jit(setup(ema=0.9, preprocess=poisoned)[1])
+    after, metrics = poisoned_step(state, BATCH)
     assert not np.isfinite(metrics["loss"]) and int(metrics["skipped"]) == int(after.skipped) == 1
     assert (int(after.step), int(after.seen)) == (2, 20)
     counted = {"step": 0, "seen": 0, "skipped": 0, "key": 0}
     chex.assert_trees_all_equal(after.replace(**counted), state.replace(**counted))
-    again, _ = jax.jit(partial(step, preprocess=poisoned))(after, BATCH)
+    again, _ = poisoned_step(after, BATCH)
     assert int(again.skipped) == 2
     good, metrics = jax.jit(step)(again, BATCH)
     assert int(good.skipped) == int(metrics["skipped"]) == 0 and np.isfinite(metrics["loss"])
 
 
 def test_an_infinite_gradient_of_a_finite_loss_is_skipped_too():
-    state, step, _ = setup(Net(rate=0.0), preprocess=lambda images, key: images / 255)
-
     def steep(logits, labels):  # its value is 1, its slope at the logits infinite
         return 1 + jnp.sqrt(jnp.abs(logits - jax.lax.stop_gradient(logits))).sum(-1)
 
-    after, metrics = step(state, BATCH, loss=steep)
+    state, step, _ = setup(Net(rate=0.0), preprocess=without_key, loss=steep)
+    after, metrics = step(state, BATCH)
     assert float(metrics["loss"]) == 1 and int(after.skipped) == 1
     chex.assert_trees_all_equal(after.params, state.params)
 
@@ -271,10 +267,11 @@ def test_averages_follow_parameters_and_statistics():
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch_without_batch_norm():
-    state, step, _ = setup(NetWithAux(), sgd(1.0), lambda images, key: images / 255)
+    state, step, _ = setup(NetWithAux(), lr=1.0, preprocess=without_key)
     whole, metrics = step(state, BATCH)
     for parts in (2, 4):
-        parted, found = jax.jit(partial(step, accumulate=parts))(state, BATCH)
+        step = setup(NetWithAux(), lr=1.0, preprocess=without_key, accumulate=parts)[1]
+        parted, found = jax.jit(step)(state, BATCH)
         chex.assert_trees_all_close(parted.params, whole.params, rtol=1e-5, atol=1e-6)
         for name in ("loss", "top1", "grad_norm"):
             np.testing.assert_allclose(found[name], metrics[name], rtol=1e-5)
@@ -283,8 +280,8 @@ def test_accumulated_gradients_are_those_of_the_whole_batch_without_batch_norm()
 
 def test_batch_norm_sees_one_part_at_a_time():
     """Part j has every second image from j on; running statistics move with each part."""
-    state, step, _ = setup(Net(rate=0.0), preprocess=lambda images, key: images / 255)
-    after, _ = step(state, BATCH, accumulate=2)
+    state, step, _ = setup(Net(rate=0.0), preprocess=without_key, accumulate=2)
+    after, _ = step(state, BATCH)
     stats = state.batch_stats
     for part in (IMAGES[0::2], IMAGES[1::2]):
         variables = {"params": state.params, "batch_stats": stats}
@@ -293,31 +290,17 @@ def test_batch_norm_sees_one_part_at_a_time():
     chex.assert_trees_all_close(after.batch_stats, stats, rtol=1e-5, atol=1e-6)
 
 
-def test_binary_cross_entropy_is_a_mean_over_classes():
-    logits = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
-    labels = np.full((4, 5), 0.02, np.float32)
-    labels[:, 1], labels[:, 3] = 0.7, 0.22
-    p = 1 / (1 + np.exp(-logits))
-    by_hand = -(labels * np.log(p) + (1 - labels) * np.log(1 - p)).mean(1)
-    np.testing.assert_allclose(binary_cross_entropy(logits, labels), by_hand, rtol=1e-5)
-    both = np.zeros((4, 5))
-    both[:, [1, 3]] = 1
-    by_hand = -(both * np.log(p) + (1 - both) * np.log(1 - p)).mean(1)
-    np.testing.assert_allclose(binary_cross_entropy(logits, labels, 0.2), by_hand, rtol=1e-5)
-
-
 def test_precise_statistics_are_those_of_all_batches_together():
     """For the first batch norm, which no other stands before; also far from 0, where squares are lost."""
     state, _, _ = setup()
-    still = ConvBN(6, 3, norm=partial(BatchNorm, momentum=0.0))
+    made = program(preprocess=without_key)
+    vars(made)["moments"] = ConvBN(6, 3, norm=partial(BatchNorm, momentum=0.0)).apply
     variables = {name: tree["stem"] for name, tree in state.variables.items()}
     rng = np.random.default_rng(1)
     batches = [rng.integers(0, 256, (8, 6, 6, 1), np.uint8) * np.uint8(1 + i) for i in range(3)]
     found = precise_statistics(
-        moments_step(variables, {"image": images}, jax.random.key(i), apply=still.apply,
-                     preprocess=lambda images, key: images / 255)
-        for i, images in enumerate(batches)
-    )  # fmt: skip
+        moments_step(made, variables, {"image": images}, jax.random.key(i)) for i, images in enumerate(batches)
+    )
     np.testing.assert_allclose(
         precise_statistics({"mean": np.float32([100.7 + d]), "var": np.float32([2e-8])} for d in (0, 0.001))["var"],
         [2e-8 + 0.0005**2], rtol=0.1,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,8 +15,9 @@ from cnn_jax.errors import UserError
 from cnn_jax.models import model_info
 from cnn_jax.recipes import Recipe
 from cnn_jax.tables import aligned
-from cnn_jax.training.compiled import create_state
+from cnn_jax.training.compiled import abstract_state
 from cnn_jax.training.program import Program, image_size
+from cnn_jax.training.step import train_step
 
 CLOSE = 1 / 16  # a batch this near to the largest one will do
 MOST = 1_000_000  # images a step, of any recipe
@@ -51,7 +53,7 @@ def step_memory(config: Recipe, channels: int = 3, classes: int = 1000) -> Memor
     program = Program(config, timeline, classes, channels, cropped=True)
     images = jax.ShapeDtypeStruct((config.batch_size, *program.size, channels), np.uint8)
     batch = {"image": images, "label": jax.ShapeDtypeStruct((config.batch_size,), np.int32)}
-    lowered = jax.jit(program.train(), donate_argnums=0).lower(create_state(program), batch)
+    lowered = jax.jit(partial(train_step, program), donate_argnums=0).lower(abstract_state(program), batch)
     try:
         planned: Any = lowered.compile().memory_analysis()
     except jax.errors.JaxRuntimeError as error:

@@ -1,4 +1,4 @@
-"""From a recipe to the pure functions of a run; the one place where training knows a network by name."""
+"""From a recipe to all that a step needs besides arrays; the one place where training knows a network by name."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,13 +19,14 @@ from cnn_jax.models import create_model, lenet, model_info
 from cnn_jax.models.card import ModelInfo
 from cnn_jax.models.structure import structure
 from cnn_jax.recipes import Recipe
-from cnn_jax.training import optimizer, step
+from cnn_jax.training import optimizer
+from cnn_jax.training.loss import Loss, binary_cross_entropy, cross_entropy
 from cnn_jax.training.state import TrainState
 
 
 @dataclass(frozen=True)
 class Program:
-    """What a recipe computes, for images of `channels` channels and `classes` classes.
+    """What a recipe computes, for images of `channels` channels and `classes` classes; the steps' first argument.
 
     `cropped` says that training images come randomly cropped from the host. Nothing here compiles or
     reads data; the functions are for jit.
@@ -51,6 +52,11 @@ class Program:
     def model(self) -> nn.Module:
         """The network; a UserError names an option of the recipe that it does not have."""
         return self._model()
+
+    @cached_property
+    def apply(self) -> Callable:
+        """The network's, of (variables, images)."""
+        return self.model.apply
 
     def _model(self, **batch_norm) -> nn.Module:
         config = self.config
@@ -84,56 +90,41 @@ class Program:
         variables = self.model.init(key_init, jnp.zeros((1, *self.size, self.channels)), train=False)
         return TrainState.create(variables, self.optimizer, key_train, ema=self.config.optimizer.ema > 0)
 
-    def train(self, shift: int = 0) -> Callable[[TrainState, step.Batch], tuple[TrainState, dict[str, jax.Array]]]:
-        """step.train_step, bound; `shift` is that of data.order.Timeline."""
-        config, timeline = self.config, self.timeline
+    @cached_property
+    def rate(self) -> optax.Schedule:
+        """The learning rate of a step, by its number."""
+        line = self.timeline
+        of_epochs = (line.epochs, line.steps_per_epoch, line.batch_size, line.shift)
+        return optimizer.make_rate(self.config.optimizer, self.config.schedule, *of_epochs)
+
+    @cached_property
+    def loss(self) -> Loss:
+        """What training minimises, per image."""
         losses = {
-            "cross_entropy": step.cross_entropy,
-            "bce": partial(step.binary_cross_entropy, threshold=config.bce_threshold),
+            "cross_entropy": cross_entropy,
+            "bce": partial(binary_cross_entropy, threshold=self.config.bce_threshold),
             "map": lenet.map_loss,
         }
-        return partial(
-            step.train_step,
-            apply=self.model.apply,
-            optimizer=self.optimizer,
-            rate=optimizer.make_rate(
-                config.optimizer,
-                config.schedule,
-                timeline.epochs,
-                timeline.steps_per_epoch,
-                timeline.batch_size,
-                shift,
-            ),
-            loss=losses[config.loss],
-            preprocess=self.preprocess,
-            num_classes=self.classes,
-            epoch_size=timeline.size,
-            label_smoothing=config.label_smoothing,
-            aux_weight=config.aux_weight,
-            mix=augment.make_mixing(asdict(config.augment)),
-            ema=config.optimizer.ema,
-            accumulate=config.optimizer.accumulate,
-        )
+        return losses[self.config.loss]
 
-    def test(self) -> Callable[[dict, step.Batch], dict[str, jax.Array]]:
-        """step.eval_step, bound: of (variables, batch). Its loss is the likelihood's, or LeNet-5's own."""
-        return partial(
-            step.eval_step,
-            apply=self.model.apply,
-            loss=lenet.map_loss if self.config.loss == "map" else step.cross_entropy,
-            preprocess=self.preprocess,
-            num_classes=self.classes,
-        )
+    @cached_property
+    def test_loss(self) -> Loss:
+        """What a test tells: the likelihood's, or LeNet-5's own."""
+        return lenet.map_loss if self.config.loss == "map" else cross_entropy
 
-    def moments(self) -> Callable[[dict, step.Batch, jax.Array], dict]:
-        """step.moments_step, bound: of (variables, batch, key).
+    @cached_property
+    def mix(self) -> Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None:
+        """(key, images, label probabilities) -> both, mixed; None if the recipe mixes nothing."""
+        return augment.make_mixing(asdict(self.config.augment))
+
+    @cached_property
+    def moments(self) -> Callable:
+        """As `apply`, but running statistics become those of the batch itself.
 
         Raises:
           UserError: the network has no batch norm.
         """
-        return partial(
-            step.moments_step, apply=self._model(momentum=0.0, group_size=None).apply, preprocess=self.preprocess
-        )
+        return self._model(momentum=0.0, group_size=None).apply
 
     @cached_property
     def flops(self) -> int:
@@ -147,6 +138,12 @@ def image_size(config: Recipe) -> tuple[int, int]:
     """Height and width of what a recipe's network sees."""
     height, width, _ = model_info(config.model).input_size
     return (height, width) if config.image_size is None else (config.image_size, config.image_size)
+
+
+def evaluation_view(config: Recipe) -> dict[str, Any]:
+    """`size`, `crop` and `interpolation` of the images that a recipe's network is tested on, by its card."""
+    info = model_info(config.model)
+    return {"size": image_size(config)[0], "crop": info.crop, "interpolation": info.interpolation}
 
 
 def start_from(state: TrainState, others: dict, patterns: tuple[str, ...]) -> tuple[TrainState, list[str]]:

@@ -1,9 +1,9 @@
-"""One training step and one evaluation step, as pure functions of arrays.
+"""One training step and one evaluation step: pure functions of arrays, for a Program, which is static to jit.
 
-Bind the keyword arguments with functools.partial and jit the rest.
+step = jax.jit(partial(train_step, program), donate_argnums=0)
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -16,60 +16,27 @@ from cnn_jax.data.order import past_tail
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.metrics import predictions
 from cnn_jax.training.optimizer import plateau_scale
+from cnn_jax.training.program import Program
 from cnn_jax.training.state import TrainState
 
 MIX = 0x6D697800  # set apart from what images draw one by one
-Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Per image, (B, C) logits and (B, C) label probabilities -> (B,)."""
-    return optax.softmax_cross_entropy(logits, labels)
+def train_step(program: Program, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One step of `program` on `batch`: `image` (B, H, W, C) uint8, `label` (B,) integers in [0, classes).
 
+    `program.preprocess(images, key)` augments and normalises, `program.mix(key, images, labels)` mixes
+    images and their label probabilities, `program.apply` gives logits, `program.loss` a value per image,
+    `program.rate(step)` the learning rate. Step t's keys come from fold_in(state.key, t).
 
-def binary_cross_entropy(logits: jax.Array, labels: jax.Array, threshold: float | None = None) -> jax.Array:
-    """Per image, the mean over classes of each class's yes or no: (B, C) logits and labels in [0, 1] -> (B,).
+    Auxiliary heads' losses are added times `config.aux_weight` (0.3: Szegedy 2014, 1409.4842, sec. 5).
 
-    Wightman 2021 (2110.00476), sec. 2.1. With `threshold` a label above it is 1 and another 0, so that
-    both classes of a mixed image are fully there.
-    """
-    if threshold is not None:
-        labels = (labels > threshold).astype(labels.dtype)
-    return optax.sigmoid_binary_cross_entropy(logits, labels).mean(-1)
-
-
-def train_step(
-    state: TrainState,
-    batch: Batch,
-    *,
-    apply: Callable,
-    optimizer: optax.GradientTransformationExtraArgs,
-    rate: optax.Schedule,
-    loss: Loss,
-    preprocess: Callable[[jax.Array, jax.Array | None], jax.Array],
-    num_classes: int,
-    epoch_size: int,
-    label_smoothing: float = 0.0,
-    aux_weight: float = 0.3,
-    mix: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None,
-    ema: float = 0.0,
-    accumulate: int = 1,
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step on `batch`: `image` (B, H, W, C) uint8, `label` (B,) integers in [0, num_classes).
-
-    `apply` is the model's, `rate(step)` the learning rate, `preprocess(images, key)` augments and
-    normalises, `mix(key, images, labels)` mixes images and their label probabilities, `loss` maps
-    logits and label probabilities to a value per image. Step t's keys come from fold_in(state.key, t).
-    An epoch has `epoch_size` images, of which a tail that fills no batch is passed over.
-
-    Auxiliary heads' losses are added times `aux_weight` (0.3: Szegedy 2014, 1409.4842, sec. 5).
-
-    `accumulate` parts of the batch follow one another, for a batch whose activations do not fit, and
+    `config.optimizer.accumulate` parts of the batch follow one another, for a batch whose activations do not fit, and
     the mean of their gradients makes the step. Part j has the images j, j + accumulate, ... Batch norm
     and mixing see one part at a time: statistics are those of B / accumulate images, and the running
     ones move once a part.
 
-    `ema` keeps moving averages of parameters and statistics, d * average + (1 - d) * value with
+    `config.optimizer.ema` keeps moving averages of parameters and statistics, d * average + (1 - d) * value with
     d = min(ema, (1 + t) / (10 + t)) after step t, counted from 0 (TensorFlow's rule, so that the
     random start is soon forgotten).
 
@@ -83,26 +50,27 @@ def train_step(
       UserError: arrays of another rank or type, or images with the channels first.
     """
     _check(batch)
+    config, accumulate = program.config, program.config.optimizer.accumulate
     key = jax.random.fold_in(state.key, state.step)
 
     def gradient(batch_stats, batch, key) -> tuple[Any, Any, dict[str, jax.Array]]:
         key_augment, key_dropout = jax.random.split(key)
-        images = preprocess(batch["image"], key_augment)
-        labels = optax.smooth_labels(jax.nn.one_hot(batch["label"], num_classes), label_smoothing)
-        if mix is not None:
-            images, labels = mix(jax.random.fold_in(key_augment, MIX), images, labels)
+        images = program.preprocess(batch["image"], key_augment)
+        labels = optax.smooth_labels(jax.nn.one_hot(batch["label"], program.classes), config.label_smoothing)
+        if program.mix is not None:
+            images, labels = program.mix(jax.random.fold_in(key_augment, MIX), images, labels)
 
         def objective(params):
-            logits, changed = apply(
+            logits, changed = program.apply(
                 {"params": params, "batch_stats": batch_stats},
                 images,
                 train=True,
                 mutable=["batch_stats", "aux_logits"],
                 rngs={"dropout": key_dropout},
             )
-            value = loss(logits, labels).mean()
+            value = program.loss(logits, labels).mean()
             for aux_logits in jax.tree.leaves(changed.get("aux_logits", {})):
-                value += aux_weight * loss(aux_logits, labels).mean()
+                value += config.aux_weight * program.loss(aux_logits, labels).mean()
             return value, (logits, changed.get("batch_stats", batch_stats))
 
         (value, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
@@ -124,15 +92,15 @@ def train_step(
         (batch_stats, sums), _ = jax.lax.scan(add, (state.batch_stats, zeros), (jnp.arange(accumulate), parts))
         grads, metrics = jax.tree.map(lambda total: total / accumulate, sums)
 
-    norm, lr = optax.tree.norm(grads), jnp.asarray(rate(state.step))
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, lr=lr, value=metrics["loss"])
+    norm, lr = optax.tree.norm(grads), jnp.asarray(program.rate(state.step))
+    updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params, lr=lr, value=metrics["loss"])
     changed = {
         "params": optax.apply_updates(state.params, updates),
         "batch_stats": batch_stats,
         "opt_state": opt_state,
     }
     if state.ema:
-        share = 1 - jnp.minimum(ema, (1 + state.step) / (10 + state.step))
+        share = 1 - jnp.minimum(config.optimizer.ema, (1 + state.step) / (10 + state.step))
         values = {name: changed[name] for name in state.ema}
         changed["ema"] = optax.incremental_update(values, state.ema, share)
     fine = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
@@ -143,7 +111,7 @@ def train_step(
         "skipped": jnp.where(fine, 0, state.skipped + 1),
     }
     size = len(batch["label"])
-    past = partial(past_tail, size=epoch_size, batch_size=size)
+    past = partial(past_tail, size=program.timeline.size, batch_size=size)
     state = state.replace(
         step=state.step + 1,
         seen=past(past(state.seen) + size),  # first, too: a resumed run may bring larger batches
@@ -153,42 +121,23 @@ def train_step(
     return state, metrics
 
 
-def eval_step(
-    variables: dict,
-    batch: Batch,
-    *,
-    apply: Callable,
-    loss: Loss,
-    preprocess: Callable[[jax.Array, jax.Array | None], jax.Array],
-    num_classes: int,
-) -> dict[str, jax.Array]:
+def eval_step(program: Program, variables: dict, batch: Batch) -> dict[str, jax.Array]:
     """The record of each image of a batch, (B,) each: evaluation.metrics.predictions, with `label` and `good`.
 
-    `loss` is that of the unsmoothed label; `good` is False where another image stands in for one that is bad.
+    The loss is that of the unsmoothed label; `good` is False where another image stands in for one that is bad.
     """
-    logits = apply(variables, preprocess(batch["image"], None), train=False)
+    logits = program.apply(variables, program.preprocess(batch["image"], None), train=False)
     label = batch["label"]
-    own_loss = {"loss": loss(logits, jax.nn.one_hot(label, num_classes))}
+    own_loss = {"loss": program.test_loss(logits, jax.nn.one_hot(label, program.classes))}
     return predictions(logits, label) | own_loss | {"label": label, "good": batch["good"]}
 
 
-def moments_step(
-    variables: dict,
-    batch: Batch,
-    key: jax.Array,
-    *,
-    apply: Callable,
-    preprocess: Callable[[jax.Array, jax.Array | None], jax.Array],
-) -> dict:
-    """Mean and variance of one augmented batch in every batch norm, in the tree of `batch_stats`.
-
-    `apply` is that of a model whose batch norms have momentum 0 and no groups, so that the batch's own
-    statistics come out.
-    """
+def moments_step(program: Program, variables: dict, batch: Batch, key: jax.Array) -> dict:
+    """Mean and variance of one augmented batch in every batch norm, in the tree of `batch_stats`."""
     key_augment, key_dropout = jax.random.split(key)
-    images = preprocess(batch["image"], key_augment)
+    images = program.preprocess(batch["image"], key_augment)
     rngs = {"dropout": key_dropout}
-    _, changed = apply(variables, images, train=True, mutable=["batch_stats", "aux_logits"], rngs=rngs)
+    _, changed = program.moments(variables, images, train=True, mutable=["batch_stats", "aux_logits"], rngs=rngs)
     return changed["batch_stats"]
 
 
