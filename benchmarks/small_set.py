@@ -19,28 +19,29 @@ BATCH, STEPS = 64, 100
 NETWORK = "lenet5_modern"
 
 
-def trainer(gather, data):
+def trainer(gather):
     """The function (state, batch) -> state of one training step, and a first state."""
     import jax
 
+    from cnn_jax.compilation import jit_once
     from cnn_jax.data.order import Timeline
     from cnn_jax.recipes import Optimizer, Recipe, Schedule
     from cnn_jax.training.program import Program
+    from cnn_jax.training.step import train_step
 
     config = Recipe(model=NETWORK, optimizer=Optimizer(lr=0.01), schedule=Schedule(kind="constant"))
     program = Program(config, Timeline(60_000, BATCH, epochs=1), classes=10, channels=1)
-    step = program.train()
-    compiled = jax.jit(lambda state, data, batch: step(state, gather(data, batch))[0], donate_argnums=0)
-    return lambda state, batch: compiled(state, data, batch), jax.jit(program.init)(0)
+    step = jax.jit(lambda state, batch: train_step(program, state, gather(batch))[0], donate_argnums=0)
+    return step, jit_once(program.init)(0)
 
 
 def engine_batches(kind: str, folder: str):
-    """Batches of one of our engines, without end, and what the step needs of it."""
+    """Batches of one of our engines, without end, and what makes images of them."""
     from cnn_jax.data import open_dataset
-    from cnn_jax.data.engines import FromHost, OnDevice
+    from cnn_jax.data.engines import FromHost, OnDevice, gather
     from cnn_jax.data.order import epoch_order
     from cnn_jax.data.views import whole
-    from cnn_jax.training.sharding import data_mesh, replicated, split
+    from cnn_jax.sharding import data_mesh, replicated, split
 
     dataset, mesh = open_dataset("fashion_mnist", "train", folder), data_mesh(BATCH)
     engine = (
@@ -53,7 +54,7 @@ def engine_batches(kind: str, folder: str):
         for epoch in itertools.count():
             yield from engine.batches(epoch_order(0, epoch, len(dataset), BATCH), epoch)
 
-    return batches(), engine.gather, engine.data
+    return batches(), gather
 
 
 def grain_batches(folder: str):
@@ -67,15 +68,15 @@ def grain_batches(folder: str):
         sampler=grain.IndexSampler(len(source), shuffle=True, seed=0, shard_options=grain.NoSharding()),
         operations=[grain.Batch(BATCH, drop_remainder=True)],
     )
-    return iter(loader), lambda _, batch: {"image": batch["image"], "label": batch["label"]}, ()
+    return iter(loader), lambda batch: {"image": batch["image"], "label": batch["label"]}
 
 
 def contender(kind: str, folder: str) -> None:
     """Trains on one of the three, a round at a time."""
     import jax
 
-    batches, gather, data = grain_batches(folder) if kind == "grain" else engine_batches(kind, folder)
-    step, state = trainer(gather, data)
+    batches, gather = grain_batches(folder) if kind == "grain" else engine_batches(kind, folder)
+    step, state = trainer(gather)
 
     def work(steps: int) -> int:
         nonlocal state

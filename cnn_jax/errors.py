@@ -8,6 +8,10 @@ class UserError(ValueError):
     """A mistake that the user can mend. Its message is one line; commands print it and exit 2."""
 
 
+class BadData(UserError):
+    """What a data set holds cannot be used. Of several processes maybe only this one has met it."""
+
+
 def did_you_mean(kind: str, name: str, choices: Iterable[str]) -> str:
     """The line for an unknown name: `unknown KIND 'NAME'; did you mean A, B?`.
 

@@ -11,10 +11,10 @@ from cnn_jax.data import engines
 from cnn_jax.data.arrays import ArraySource
 from cnn_jax.data.crops import random_resized_box
 from cnn_jax.data.dataset import Dataset
-from cnn_jax.data.engines import FromHost, OnDevice, choose_engine
+from cnn_jax.data.engines import FromHost, OnDevice, choose_engine, gather
 from cnn_jax.data.order import epoch_order
 from cnn_jax.data.views import random_part
-from cnn_jax.training.sharding import data_mesh, replicated, split
+from cnn_jax.sharding import data_mesh, replicated, split
 
 VIEW = partial(random_part, size=16, box=random_resized_box)
 MESH = data_mesh(8)
@@ -32,8 +32,8 @@ def from_host(of, **options):
 
 
 def seen(engine, rows, epoch=0):
-    gather = jax.jit(engine.gather)
-    return [jax.device_get(gather(engine.data, batch)) for batch in engine.batches(rows, epoch)]
+    images = jax.jit(gather)
+    return [jax.device_get(images(batch)) for batch in engine.batches(rows, epoch)]
 
 
 def test_both_engines_give_the_same_batches_of_a_set_that_fits_both_ways():
@@ -76,9 +76,10 @@ def test_the_example_is_what_comes():
     for engine in (on_device(SMALL), from_host(SMALL), from_host(dataset([JPEG] * 40))):
         batch = next(engine.batches(rows, 0))
         example = engine.example((8,))
-        assert {key: (value.shape, value.dtype, value.sharding) for key, value in batch.items()} == {
-            key: (value.shape, value.dtype, value.sharding) for key, value in example.items()
-        }
+        of_batch, of_example = (
+            jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), tree) for tree in (batch, example)
+        )
+        assert of_batch == of_example
 
 
 def test_a_resumed_epoch_gives_the_batches_that_were_left():

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from in_memory import dataset
 from PIL import Image
 
 from cnn_jax import UserError
+from cnn_jax.data.loaders import Batch
 from cnn_jax.data.order import evaluation_order
 from cnn_jax.evaluation import evaluate, evaluate_dataset, make_protocol, predict
 
@@ -29,8 +31,9 @@ def test_every_image_counts_once_whatever_the_batch(batch_size):
     per_image = {"loss": RNG.random(1003), "top1": RNG.random(1003) < 0.7}
     rows, mask = evaluation_order(1003, batch_size)
     per_image["good"] = np.ones(1003, bool)
-    records = evaluate(lambda row: {key: values[row] for key, values in per_image.items()}, rows, rows, mask)
-    assert list(records) == ["loss", "top1", "index"]
+    batches = map(Batch, rows, mask, rows)
+    records = evaluate(lambda row: {key: values[row] for key, values in per_image.items()}, batches)
+    assert set(records) == {"loss", "top1", "index"}
     per_image["index"] = np.arange(1003)
     for key, values in records.items():
         np.testing.assert_array_equal(values, per_image[key])
@@ -38,7 +41,7 @@ def test_every_image_counts_once_whatever_the_batch(batch_size):
 
 def test_what_a_step_calls_not_good_does_not_count():
     rows, mask = evaluation_order(10, 4)
-    records = evaluate(lambda row: {"loss": row, "good": row % 3 != 1}, rows, rows, mask)
+    records = evaluate(lambda row: {"loss": row, "good": row % 3 != 1}, map(Batch, rows, mask, rows))
     assert records["loss"].tolist() == records["index"].tolist() == [0, 2, 3, 5, 6, 8, 9]
 
 
@@ -109,8 +112,9 @@ BAD = [b"", b"no image", encoded(np.zeros((30, 30, 3), np.uint8), "jpeg")[:300]]
 def test_a_bad_image_is_told_with_its_place(bad):
     files, labels = pictures(9)
     files[4] = bad
-    with pytest.raises(UserError, match="^record 4 of memory is .*; --bad-images skip goes on without such images$"):
+    with pytest.raises(UserError) as error:
         run(dataset(files, labels), "center")
+    assert re.fullmatch("record 4 of memory is .*; --bad-images skip goes on without such images", str(error.value))
 
 
 def test_bad_images_are_left_out_and_told(capsys):
@@ -136,10 +140,11 @@ if processes > 1:
     jax.distributed.initialize(f"localhost:{port}", processes, process)
 import flax.linen as nn, jax.numpy as jnp
 from in_memory import dataset
+from cnn_jax.data.loaders import Batch
 from cnn_jax.data.order import evaluation_order
 from cnn_jax.evaluation import evaluate, evaluate_dataset, make_protocol, predict, predictions, summarize
 from cnn_jax.layers import ConvBN, global_avg_pool
-from cnn_jax.training.sharding import data_mesh, replicated, split
+from cnn_jax.sharding import data_mesh, replicated, split
 
 class Net(nn.Module):
     @nn.compact
@@ -165,7 +170,8 @@ def step(variables, data, indices):
     return predictions(Net().apply(variables, image / 255, train=False), label) | {"good": indices >= 0}
 
 rows, mask = evaluation_order(1003, 64)
-found["shared"] = evaluate(lambda row: step(variables, data, put(row, split(mesh))), rows, rows, mask)
+batches = map(Batch, rows, mask, rows)
+found["shared"] = evaluate(lambda row: step(variables, data, put(row, split(mesh))), batches)
 
 # From the host, each process its share; images of two shapes, views of another.
 several = [image if i % 3 else image[:, :7] for i, image in enumerate(images)]

@@ -16,23 +16,23 @@ from tqdm import tqdm
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.host import ADVICE, LOOK_AHEAD, BadImages, HostBatches, candidates, cores, read_ahead
 from cnn_jax.data.views import View, whole
-from cnn_jax.errors import UserError
+from cnn_jax.errors import BadData, UserError
 
 ON_DEVICE = 0.25  # share of a device's memory that data sets may take
 AHEAD = 2  # batches on their way to the devices while a step runs
 
-Batch = dict[str, jax.Array]
+Batch = dict[str, Any]  # a tree of arrays
 
 
 class Engine(Protocol):
-    """Gives `gather(data, batch)`, inside a compiled function, the images of a batch.
+    """Gives the arrays of which `gather`, inside a compiled function, makes the images of a batch.
 
-    `data` is what every step gets besides its batch. `skipped` has the bad images met so far, by
-    their number: what was wrong and where. `waited` is the time in seconds that a step could not
-    start for want of a batch. `crops` says that images come through a view, already cropped.
+    `place` is where the set lies. `skipped` has the bad images met so far, by their number: what was
+    wrong and where. `waited` is the time in seconds that a step could not start for want of a batch.
+    `crops` says that images come through a view, already cropped.
     """
 
-    data: Any
+    place: Literal["device", "host"]
     skipped: dict[int, str]
     waited: float
     crops: bool
@@ -44,32 +44,39 @@ class Engine(Protocol):
         """
         ...
 
-    def example(self, shape: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
+    def example(self, shape: tuple[int, ...]) -> Batch:
         """Shapes, types and places of the batch that a row of that shape gives, to compile for."""
         ...
 
-    @staticmethod
-    def gather(data: Any, batch: Batch) -> Batch:
-        """`image` (B, H, W, C) uint8, `label` (B,) int32, `good` (B,) bool: False where another image stands in."""
-        ...
+
+def gather(batch: Batch) -> Batch:
+    """The images of an engine's batch, inside a compiled function.
+
+    `image` (B, H, W, C) uint8, `label` (B,) int32, `good` (B,) bool: False where another image stands in.
+    """
+    if "index" not in batch:
+        return batch
+    return {key: values[batch["index"]] for key, values in batch["set"].items()}
 
 
 class OnDevice:
-    """The whole set lies on every device as uint8; a batch is a row of numbers."""
+    """The whole set lies on every device as uint8; a batch is a row of numbers, and the set."""
 
+    place: Literal["device", "host"] = "device"
     waited, crops = 0.0, False
 
     def __init__(self, dataset: Dataset, *, everywhere: Sharding, split: Sharding, bad_images: BadImages = "error"):
         """Reads all images, with progress on a terminal.
 
         Raises:
-          UserError: images of several sizes, or a bad one and `bad_images` is "error".
+          BadData: a bad image and `bad_images` is "error".
+          UserError: images of several sizes.
         """
         self.skipped: dict[int, str] = {}
 
         def on_bad(index: int, told: str) -> None:
             if bad_images == "error":
-                raise UserError(f"{told}; {ADVICE}")
+                raise BadData(f"{told}; {ADVICE}")
             _note(self.skipped, {index: told})
 
         images, labels = dataset.load(on_bad)
@@ -78,29 +85,25 @@ class OnDevice:
             good[index] = False
             stand_in = next((i for i in candidates(index, len(dataset)) if i not in self.skipped), None)
             if stand_in is None:
-                raise UserError(f"{told}, and so it goes on for {LOOK_AHEAD} images")
+                raise BadData(f"{told}, and so it goes on for {LOOK_AHEAD} images")
             images[index], labels[index] = images[stand_in], labels[stand_in]
         arrays = {"image": images, "label": labels, "good": good}
-        self.data = {name: _placed(everywhere, values) for name, values in arrays.items()}
+        self._set = {name: _placed(everywhere, values) for name, values in arrays.items()}
         self._split = split
 
     def batches(self, rows: np.ndarray, epoch: int | None = None) -> Iterator[Batch]:
         del epoch  # nothing is drawn on the host
         for row in rows:
-            yield {"index": _placed(self._split, row)}
+            yield {"index": _placed(self._split, row), "set": self._set}
 
-    def example(self, shape: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
-        return {"index": jax.ShapeDtypeStruct(shape, np.int32, sharding=self._split)}
-
-    @staticmethod
-    def gather(data: Any, batch: Batch) -> Batch:
-        return {key: values[batch["index"]] for key, values in data.items()}
+    def example(self, shape: tuple[int, ...]) -> Batch:
+        return {"index": jax.ShapeDtypeStruct(shape, np.int32, sharding=self._split), "set": self._set}
 
 
 class FromHost:
     """Images are read, decoded and cropped by threads or worker processes: this process's share of each batch."""
 
-    data = ()
+    place: Literal["device", "host"] = "host"
 
     def __init__(
         self,
@@ -147,17 +150,12 @@ class FromHost:
             start = time.perf_counter()
         yield from on_the_way
 
-    def example(self, shape: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
+    def example(self, shape: tuple[int, ...]) -> Batch:
         kinds = {"image": (np.uint8, self.image_shape), "label": (np.int32, ()), "good": (np.bool_, ())}
         return {
             key: jax.ShapeDtypeStruct((*shape, *rest), dtype, sharding=self._split)
             for key, (dtype, rest) in kinds.items()
         }
-
-    @staticmethod
-    def gather(data: Any, batch: Batch) -> Batch:
-        del data
-        return batch
 
 
 def _placed(sharding: Sharding, values: np.ndarray) -> jax.Array:
@@ -171,23 +169,6 @@ def _note(skipped: dict[int, str], bad: dict[int, str]) -> None:
         if index not in skipped:
             tqdm.write(f"skipped: {told}", file=sys.stderr)
     skipped |= bad
-
-
-def open_engine(
-    kind: Literal["device", "host"],
-    dataset: Dataset,
-    view: View,
-    size: int,
-    *,
-    everywhere: Sharding,
-    split: Sharding,
-    bad_images: BadImages,
-    **host: int,
-) -> Engine:
-    """One of the two for a data set; `view`, `size` and the other options (`host`) are FromHost's."""
-    if kind == "device":
-        return OnDevice(dataset, everywhere=everywhere, split=split, bad_images=bad_images)
-    return FromHost(dataset, view, size, split=split, bad_images=bad_images, **host)
 
 
 def choose_engine(asked: Literal["auto", "device", "host"], *datasets: Dataset) -> Literal["device", "host"]:

@@ -1,4 +1,4 @@
-"""Batches made on the host, ahead of the step that takes them. Uses no JAX: a worker has no device."""
+"""What the host makes ahead of the step that takes it. Uses no JAX: a worker has no device."""
 
 import multiprocessing
 import os
@@ -6,16 +6,17 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.decode import BadImage
 from cnn_jax.data.views import View
-from cnn_jax.errors import UserError, first_line
+from cnn_jax.errors import BadData, UserError, first_line
 
 BadImages = Literal["error", "skip"]
+T_co = TypeVar("T_co", covariant=True)
 
 LOOK_AHEAD = 100  # so many images, from a bad one on, are tried in its place
 ADVICE = "--bad-images skip goes on without such images"
@@ -43,7 +44,8 @@ class HostBatches:
         """`image` (B, H, W, C) uint8, `label` (B,) int32, `good` (B,) bool, and `bad`: {index: why}.
 
         Raises:
-          UserError: a bad image, with its place; a label out of range; images of several sizes.
+          BadData: a bad image, with its place; images of several sizes.
+          UserError: a label out of range.
         """
         row = self.rows[index].tolist()
         bad: dict[int, str] = {}
@@ -54,7 +56,7 @@ class HostBatches:
             if images is None:
                 images = np.empty((len(row), *pixels.shape), np.uint8)
             if pixels.shape != images.shape[1:]:
-                raise UserError(
+                raise BadData(
                     f"{self.dataset.place(number)} has {pixels.shape[1]} x {pixels.shape[0]} pixels, not "
                     f"{images.shape[2]} x {images.shape[1]} as others of {self.dataset.name}"
                 )
@@ -70,9 +72,9 @@ class HostBatches:
             except BadImage as error:
                 told = f"{self.dataset.place(candidate)} {error}"
                 if self.bad_images == "error":
-                    raise UserError(f"{told}; {ADVICE}") from None
+                    raise BadData(f"{told}; {ADVICE}") from None
                 bad[candidate] = told
-        raise UserError(f"{told}, and so it goes on for {LOOK_AHEAD} images")
+        raise BadData(f"{told}, and so it goes on for {LOOK_AHEAD} images")
 
 
 def candidates(index: int, size: int) -> list[int]:
@@ -96,15 +98,23 @@ def _start_worker(number: int, count: int) -> None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def read_ahead(batches: HostBatches, threads: int, processes: int = 0) -> Iterator[dict]:
-    """The batches in order, made ahead by grain: by threads of this process, or by worker processes.
+class Source(Protocol[T_co]):
+    """What is made ahead: elements by their number."""
 
-    A batch is one element to grain, made by one thread, so the place in an epoch is a number of
-    batches and nothing about workers. Worker processes are for hosts with so many cores that
-    Python's lock holds threads back.
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> T_co | None: ...
+
+
+def read_ahead(source: Source[T_co], threads: int, processes: int = 0, ahead: int = 1) -> Iterator[T_co]:
+    """The elements of `source` in order, made ahead by grain: by threads of this process, or by worker processes.
+
+    Without those that are None. Of threads each is `ahead` elements before who takes them. A batch is
+    one element, made by one thread, so the place in an epoch is a number of batches and nothing about
+    workers. Worker processes are for hosts with so many cores that Python's lock holds threads back.
 
     Raises:
-      UserError: grain is not installed, or what `HostBatches` raises.
+      UserError: grain is not installed, or what `source` raises.
     """
     try:
         import cv2
@@ -114,9 +124,10 @@ def read_ahead(batches: HostBatches, threads: int, processes: int = 0) -> Iterat
         package = {"cv2": "opencv-python-headless"}.get(error.name or "", error.name)
         raise UserError(f"reading images as they are needed takes {package}: pip install {package}") from None
     cv2.setNumThreads(0)  # the threads are ours
-    elements = grain.MapDataset.source(batches)
+    elements: Any = grain.MapDataset.source(source)
     if not processes:
-        return iter(elements.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)))
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead * threads + 1)
+        return iter(elements.to_iter_dataset(options))
     from absl import flags
 
     flags.FLAGS.mark_as_parsed()  # grain asks for them in its workers
@@ -125,7 +136,7 @@ def read_ahead(batches: HostBatches, threads: int, processes: int = 0) -> Iterat
     return _of_workers(elements.to_iter_dataset(one_each).mp_prefetch(workers, _start_worker))
 
 
-def _of_workers(elements: Iterable[dict]) -> Iterator[dict]:
+def _of_workers(elements: Iterable[Any]) -> Iterator[Any]:
     try:
         yield from elements
     except RuntimeError as error:  # killed, for want of memory most often

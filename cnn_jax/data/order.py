@@ -4,6 +4,7 @@ The place is `seen`, the images drawn since the start of the run, those of an ep
 filled no batch included: epoch `seen // size`, image `seen % size` of that epoch's order.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,8 +39,14 @@ class Timeline:
         return (step + self.shift) / self.steps_per_epoch
 
     def ends_epoch(self, step: int) -> bool:
-        """Whether `step` steps end with an epoch."""
-        return (step + self.shift) % self.steps_per_epoch == 0
+        """Whether `step` steps, at least one, end with an epoch."""
+        return step > 0 and (step + self.shift) % self.steps_per_epoch == 0
+
+    def left(self, seen: int) -> Iterator[tuple[int, int]]:
+        """The epochs that are left where `seen` images are drawn, each with the image of its order to go on at."""
+        epoch, offset = start_of(seen, self.size, self.batch_size)
+        for number in range(epoch, self.epochs):
+            yield number, offset if number == epoch else 0
 
     def going_on(self, step: int, seen: int) -> "Timeline":
         """The same for a run that has taken `step` steps and drawn `seen` images, maybe in other batches."""

@@ -2,9 +2,9 @@
 
 import sys
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,12 @@ from tqdm import tqdm
 
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.decode import BadImage, decode
-from cnn_jax.data.host import cores
-from cnn_jax.errors import UserError
+from cnn_jax.data.host import ADVICE, BadImages, cores, read_ahead
+from cnn_jax.data.loaders import Batch
+from cnn_jax.errors import BadData, UserError
 from cnn_jax.evaluation.metrics import predictions
 from cnn_jax.evaluation.protocols import Protocol
-from cnn_jax.training.sharding import replicated, split
+from cnn_jax.sharding import replicated, split
 
 AHEAD = 4  # images that a thread may be ahead of the device
 RUNNING = 2  # steps that are not waited for
@@ -35,18 +36,42 @@ class Viewed(NamedTuple):
     views: list[np.ndarray]
 
 
-def evaluate(
-    step: Callable[[Any], dict[str, jax.Array]], batches: Iterable[Any], indices: np.ndarray, mask: np.ndarray
-) -> Records:
-    """Every image of a split on the devices: `step(batch)` gives (B,) arrays for each of `batches`.
+@dataclass(frozen=True)
+class Views:
+    """Element i is image `indices[i]` of a data set, decoded and cut; None for a bad one that is skipped."""
 
-    `indices` and `mask`, (steps, B), say which images a batch holds and which of them are padding.
+    dataset: Dataset
+    indices: Sequence[int]
+    protocol: Protocol
+    channels: int
+    bad_images: BadImages
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Viewed | None:
+        """Raises BadData with the image's place, unless such are skipped."""
+        number = self.indices[index]
+        try:
+            ((image, label),) = self.dataset.read([number])
+            return Viewed(number, label, self.protocol.views(decode(image, self.channels)))
+        except BadImage as bad:
+            told = f"{self.dataset.place(number)} {bad}"
+            if self.bad_images == "error":
+                raise BadData(f"{told}; {ADVICE}") from None
+            tqdm.write(f"skipped: {told}", file=sys.stderr)
+            return None
+
+
+def evaluate(step: Callable[[Any], dict[str, jax.Array]], batches: Iterable[Batch]) -> Records:
+    """Every image of a split on the devices: `step(batch.arrays)` gives (B,) arrays for each of `batches`.
+
     Returns the same arrays for the whole split and its `index`, in its order, without padding and
     without what `step` calls not `good`. Where several processes share a batch, all call this with
     the same step, and its arrays are on every device (`out_shardings`).
     """
-    records = _joined(map(step, batches)) | {"index": indices.ravel()}
-    return _only(mask.ravel() & records.pop("good"), records)
+    records = _joined(step(batch.arrays) | {"index": batch.rows, "mask": batch.mask} for batch in batches)
+    return _only(records.pop("mask") & records.pop("good"), records)
 
 
 def evaluate_dataset(
@@ -57,7 +82,7 @@ def evaluate_dataset(
     *,
     channels: int,
     batch_size: int,
-    bad_images: Literal["error", "skip"] = "error",
+    bad_images: BadImages = "error",
 ) -> Records:
     """Every image of a split through a protocol; `predict` is protocols.predict, bound and compiled by jit.
 
@@ -70,7 +95,8 @@ def evaluate_dataset(
     end alone, since their batches may be of other shapes.
 
     Raises:
-      UserError: a bad image, with its place, unless skipped; no image is left.
+      BadData: a bad image, with its place, unless skipped.
+      UserError: no image is left; grain is not installed.
     """
     mesh = Mesh(np.array(jax.local_devices()), ("data",))
     if jax.process_count() > 1:
@@ -83,9 +109,9 @@ def evaluate_dataset(
 
     share = range(jax.process_index(), len(dataset), jax.process_count())
     quiet = jax.process_index() > 0 or not sys.stderr.isatty()
-    images = tqdm(
-        viewed(dataset, share, protocol, channels, bad_images), "evaluating", len(share), disable=quiet, unit=" images"
-    )
+    threads = min(cores(), 32)
+    viewed = read_ahead(Views(dataset, share, protocol, channels, bad_images), threads, ahead=AHEAD)
+    images = tqdm(viewed, "evaluating", len(share), disable=quiet, unit=" images")
 
     def steps() -> Iterator[dict]:
         nothing = np.zeros(0, np.int32)
@@ -102,44 +128,14 @@ def evaluate_dataset(
     return _gathered(_joined(steps()), dataset)
 
 
-def viewed(
-    dataset: Dataset, indices: Iterable[int], protocol: Protocol, channels: int, bad_images: Literal["error", "skip"]
-) -> Iterator[Viewed | None]:
-    """Images in order, decoded and cut by threads a little ahead of who takes them; None for a bad one."""
-
-    def view(index: int) -> Viewed | None:
-        try:
-            ((image, label),) = dataset.read([index])
-            return Viewed(index, label, protocol.views(decode(image, channels)))
-        except BadImage as bad:
-            told = f"{dataset.place(index)} {bad}"
-            if bad_images == "error":
-                raise UserError(f"{told}; --bad-images skip goes on without such images") from None
-            tqdm.write(f"skipped: {told}", file=sys.stderr)
-            return None
-
-    threads = min(cores(), 32)
-    pool, waiting = ThreadPoolExecutor(threads), deque()
-    try:
-        for index in indices:
-            waiting.append(pool.submit(view, index))
-            if len(waiting) == AHEAD * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def by_shape(images: Iterable[Viewed | None], per_step: Callable[[list[np.ndarray]], int]) -> Iterator[list[Viewed]]:
+def by_shape(images: Iterable[Viewed], per_step: Callable[[list[np.ndarray]], int]) -> Iterator[list[Viewed]]:
     """Batches of images whose views have the same shapes, per_step(views) of them or, in the end, fewer."""
     batches = defaultdict(list)
     for image in images:
-        if image is not None:
-            shapes = tuple(views.shape for views in image.views)
-            batches[shapes].append(image)
-            if len(batches[shapes]) == per_step(image.views):
-                yield batches.pop(shapes)
+        shapes = tuple(views.shape for views in image.views)
+        batches[shapes].append(image)
+        if len(batches[shapes]) == per_step(image.views):
+            yield batches.pop(shapes)
     yield from batches.values()
 
 
