@@ -16,196 +16,118 @@ import shlex
 import sys
 import time
 import traceback
-from dataclasses import asdict
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import BadData, UserError
 from cnn_jax.recipes.command_line import Command, parse, recipe_table
 from cnn_jax.recipes.configuration import to_json
-from cnn_jax.training.signals import Interrupted, StopRequest, catch_signals
-
-START = time.perf_counter()
+from cnn_jax.training.signals import Interrupted, Stopped, StopRequest, catch_signals
 
 
 def run(command: Command, stop: StopRequest) -> None:
     """Trains as `command` says; everything it leaves is in the run's folder."""
+    began = time.perf_counter()
     # Imported here, not above: --help and a mistyped option need no JAX.
-    import jax
-
+    from cnn_jax import distributed
     from cnn_jax.compilation import keep_programs
-    from cnn_jax.data import engines, open_run, order, views
-    from cnn_jax.evaluation import summarize
-    from cnn_jax.models import model_info
-    from cnn_jax.training import checkpoint, distributed, logs, loop, run_folder, sharding
-    from cnn_jax.training.compiled import Compiled, create_state, per_seed
-    from cnn_jax.training.hardware import Hardware
-    from cnn_jax.training.program import Program, image_size, start_from
-    from cnn_jax.training.report import write_report
-    from cnn_jax.training.state import count, digest, scalar
-    from cnn_jax.training.trace import Trace
+    from cnn_jax.data.loaders import open_loaders
+    from cnn_jax.data.order import Timeline
+    from cnn_jax.evaluation import evaluate, summarize
+    from cnn_jax.sharding import data_mesh
+    from cnn_jax.training.checkpoint import expect_run, load_variables
+    from cnn_jax.training.compiled import compile_settle, compile_test, compile_train, create_state
+    from cnn_jax.training.program import Program, evaluation_view, start_from
+    from cnn_jax.training.run_folder import RunFolder, new_folder
+    from cnn_jax.training.state import scalar
+    from cnn_jax.training.summary import opening, summarize_run
+    from cnn_jax.training.watch import Watch
+    from cnn_jax.visualize import report_run
 
     # Recipe: what to train, and on which devices of which processes.
     config = command.config
     keep_programs(not command.no_compilation_cache)
     distributed.start(command.coordinator, command.processes, command.process)
     distributed.quiet_others()
-    first = distributed.first()
-    mesh = sharding.data_mesh(config.batch_size, config.optimizer.accumulate)
-    everywhere, split = sharding.replicated(mesh), sharding.split(mesh)
+    mesh = data_mesh(config.batch_size, config.optimizer.accumulate)
 
     # Data: a set that is small enough lives on every device, another is decoded as it is needed.
-    sets = open_run(
-        config.dataset,
-        config.train_split,
-        config.test_split,
-        config.validation,
-        config.data_dir,
-        download=command.download,
-    )
-    tested = "validation" if config.validation else "test"  # after each epoch
-    timeline = order.Timeline(len(sets["train"]), config.batch_size, config.epochs)
-    if timeline.steps_per_epoch == 0:
-        raise UserError(f"--batch-size {config.batch_size} is more than the {timeline.size} training images")
-    where = distributed.once(lambda: engines.choose_engine(command.engine, *sets.values()))
-    if config.seeds > 1 and where == "host":
-        raise UserError("--seeds trains side by side on sets that live on the device; start them one by one instead")
-    size, info = image_size(config)[0], model_info(config.model)
-    central = partial(views.middle, size=size, crop=info.crop, interpolation=info.interpolation)
-    random = views.training_view(asdict(config.augment), size) or central
-    loaded = {
-        kind: engines.open_engine(
-            where,
-            dataset,
-            random if kind == "train" else central,
-            size,
-            everywhere=everywhere,
-            split=per_seed(mesh) if kind == "train" and config.seeds > 1 else split,
-            seed=config.seed,
-            threads=command.threads,
-            processes=command.workers,
-            bad_images=config.bad_images,
-        )
-        for kind, dataset in sets.items()
-    }
+    chosen = {name: getattr(command, name) for name in ("engine", "threads", "workers", "download")}
+    loaders = open_loaders(config, mesh, **evaluation_view(config), **chosen)
+    train, tested = loaders["train"], "validation" if config.validation else "test"  # tested after each epoch
+    timeline = Timeline(len(train), config.batch_size, config.epochs)
+    if config.start is not None and command.resume == "no":
+        expect_run(config.start)
 
     # Model and state, made on the devices.
-    if config.start is not None and command.resume == "no" and not (Path(config.start) / "checkpoints").is_dir():
-        raise UserError(f"--start {config.start} is no folder of a run: it has no checkpoints")
-    train_set = sets["train"]
-    program = Program(config, timeline, len(train_set.classes), train_set.shape[2], loaded["train"].crops)
-    state = create_state(program, sharding.state_shardings(mesh, create_state(program), command.fsdp))
-    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    of_set = train.dataset
+    program = Program(config, timeline, len(of_set.classes), of_set.shape[2], train.engine.crops)
+    state, taken = create_state(program, mesh, command.fsdp), []
+
     named = f"{command.recipe}-{datetime.now():%Y-%m-%d-%H%M%S}"
-    out = command.out or Path(distributed.once(lambda: str(run_folder.new_folder(Path("runs"), named))))
+    out = command.out or Path(distributed.once(lambda: str(new_folder(Path("runs"), named))))
     stop.advice = f"; go on with: uv run train.py --resume --out {shlex.quote(str(out))}"
-    written = to_json(command.recipe, config) | {"data": {kind: s.fingerprint for kind, s in sets.items()}}
-    if distributed.once(lambda: written) != written:
-        raise UserError("this process was given another recipe, options or data than the first one")
-    with (
-        run_folder.open_run_folder(out, written, resume=command.resume, allow_change=command.allow_change) as (
-            resumed,
-            changes,
-        ),
-        checkpoint.Checkpoints(out / "checkpoints") as checkpoints,
-    ):
+    written = to_json(command.recipe, config) | {
+        "data": {kind: loader.dataset.fingerprint for kind, loader in loaders.items()}
+    }
+    with RunFolder(out, written, resume=command.resume, allow_change=command.allow_change) as folder:
         # A resumed run starts from its newest good checkpoint, a new one maybe from another run's layers.
-        taken = []
-        if resumed and (newest := checkpoints.latest_step()) is not None:
-            state = checkpoints.restore(state, newest)
-        elif config.start is not None:
-            others = checkpoint.load_variables(config.start, "latest")["params"]
+        state = folder.restore(state)
+        if config.start is not None and scalar(state.step) == 0:
+            others = load_variables(config.start, "latest")["params"]
             state, taken = start_from(state, distributed.same(others), config.start_layers)
         timeline = timeline.going_on(scalar(state.step), scalar(state.seen))
         if scalar(state.step) > timeline.steps:
             raise UserError(f"the run in {out} is past epoch {config.epochs} already, at step {scalar(state.step)}")
-        if distributed.once((out / "summary.json").exists) and scalar(state.step) == timeline.steps:
+        if folder.is_complete() and scalar(state.step) == timeline.steps:
             print(f"the run in {out} is complete; nothing to do")
             return
-        if first:
-            print(
-                f"{config.model}: {count(state.params) // config.seeds:,} parameters, on {device}\n"
-                f"{config.dataset}: {', '.join(f'{len(s):,} {kind}' for kind, s in sets.items())} images, "
-                f"{program.classes} classes, on the {where}\n"
-                + (f"from {config.start}: {', '.join(taken)}\n" if taken else "")
-                + f"{out}: from step {scalar(state.step)} to {timeline.steps}",
-                flush=True,
-            )
+        program = replace(program, timeline=timeline)
+        print(opening(out, program, state, loaders, taken), flush=True)
 
         # Steps: pure functions, compiled once and ahead, so that compiling is timed apart.
-        sizes = {kind: len(s) for kind, s in sets.items()}
-        compiled = Compiled(program, mesh, state, loaded, sizes, tested=tested, shift=timeline.shift)
-        predictions = {}
-
-        def test(state, heed):
-            predictions[tested] = compiled.predict(state, tested, heed)
-            return summarize(predictions[tested])
+        compiling = time.perf_counter()
+        step, settle = compile_train(program, state, train), compile_settle(program, state, train)
+        tests = {kind: compile_test(program, state, loaders[kind]) for kind in dict.fromkeys((tested, "test"))}
+        compile_s = time.perf_counter() - compiling
 
         # Loop. From here on a signal waits for the end of a step.
-        if first:
-            run_folder.write_changes(out, written, changes)
         stop.gentle = True
-        opened = []
-        distributed.once(
-            lambda: opened.append(
-                logs.RunLog(
-                    out,
-                    timeline,
-                    scalar(state.step),
-                    tested,
-                    hardware=Hardware(program.flops * config.seeds),
-                    wandb=command.wandb,
-                    config=written,
-                )
-            )
-        )
-        with (
-            opened[0] if first else logs.NoLog(out, tested) as log,
-            Trace(out / "profile", command.trace_steps() if first else None) as trace,
-        ):
-            state, images_per_s = loop.train(
-                state,
-                timeline=timeline,
-                rows=compiled.rows,
-                batches=loaded["train"].batches,
-                waited=lambda: loaded["train"].waited,
-                step=compiled.step,
-                settle=compiled.settle,
-                test=test,
-                checkpoints=checkpoints,
-                log=log,
-                stop=stop,
-                trace=trace,
-                save_every=command.save_every,
-                max_skipped=config.max_skipped,
-            )
+        flops = program.flops * config.seeds
+        folder.begin(timeline, state, tested, flops=flops, wandb=command.wandb, traced=command.trace_steps())
+        watch, records = Watch(folder, timeline, stop, state, train, config.max_skipped), {}
+
+        def test(kind: str) -> dict[str, Any]:
+            batches = watch.heed(loaders[kind].every_image())
+            records[kind] = evaluate(partial(tests[kind], state.tested), batches)
+            return summarize(records[kind])
+
+        try:
+            if timeline.ends_epoch(watch.position):  # a run that was stopped in its test
+                watch.found(folder.tested(watch.position) or test(tested))
+            for epoch, offset in timeline.left(scalar(state.seen)):
+                for batch in train.epoch(epoch, offset):
+                    state, metrics = step(state, batch.arrays)
+                    watch(state, metrics, batch)
+                    if command.save_every and watch.position % command.save_every == 0:
+                        folder.save(state)
+                state = settle(state, epoch)
+                folder.save(state)
+                watch.found(test(tested))
+        except (Stopped, BadData) as why:
+            watch.leave(state, why)
+            raise
+        watch.finish()
 
         # What the run found.
-        if "test" not in predictions:
-            predictions["test"] = compiled.predict(state, "test", partial(loop.heed, stop, scalar(state.step)))
-        summary = {
-            "recipe": command.recipe,
-            "model": config.model,
-            "dataset": config.dataset,
-            "seed": config.seed,
-            "steps": scalar(state.step),
-            "params": count(state.params) // config.seeds,
-            **summarize(predictions["test"]),
-            "params_digest": digest(sharding.whole(state.variables | {"ema": state.ema})),
-            "engine": where,
-            # Of this process alone, if the run was resumed.
-            "skipped_images": {kind: len(engine.skipped) for kind, engine in loaded.items()},
-            "data_wait_s": round(loaded["train"].waited, 2),
-            "wall_s": round(time.perf_counter() - START, 2),
-            "compile_s": round(compiled.seconds, 2),
-            "images_per_s": images_per_s and round(images_per_s, 1),
-            "device": device,
-            "versions": run_folder.versions(),
-        }
-        if first:
-            records = logs.read_metrics(out / "metrics.jsonl")
-            print(write_report(out, summary, records, predictions["test"], sets["test"]))
+        found = summarize(records["test"]) if "test" in records else test("test")
+        speed = watch.images_per_s and round(watch.images_per_s, 1)
+        seconds = {"wall_s": round(time.perf_counter() - began, 2), "compile_s": round(compile_s, 2)}
+        found = summarize_run(command.recipe, program, state, loaders, found, **seconds, images_per_s=speed)
+        folder.finish(found, partial(report_run, predictions=records["test"], test_set=loaders["test"].dataset))
 
 
 def unraisable(problem) -> None:
@@ -252,7 +174,7 @@ if __name__ == "__main__":
         traceback.print_exc()
         exit_code = 1
     if "jax" in sys.modules:
-        from cnn_jax.training.distributed import leave
+        from cnn_jax.distributed import leave
 
         leave(exit_code)
     os._exit(exit_code)  # all is written; threads of libraries that complain at the end are not heard

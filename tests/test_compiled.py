@@ -1,42 +1,47 @@
-"""Programs compiled for their data: several seeds side by side, and precise statistics."""
+"""Steps compiled for their data: several seeds side by side, and precise statistics."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
+from quick_jit import quick_jit
 
+from cnn_jax import sharding
 from cnn_jax.data.engines import OnDevice
+from cnn_jax.data.loaders import Loader
 from cnn_jax.data.order import Timeline
 from cnn_jax.data.sources import open_dataset
-from cnn_jax.evaluation import summarize
+from cnn_jax.evaluation import evaluate, summarize
 from cnn_jax.recipes import RECIPES, Recipe
-from cnn_jax.training import sharding
-from cnn_jax.training.compiled import Compiled, create_state, per_seed, side_by_side
+from cnn_jax.training.compiled import compile_settle, compile_test, compile_train, create_state, side_by_side
 from cnn_jax.training.program import Program
 
 LENET = replace(RECIPES["lenet5_modern"], batch_size=20, epochs=2)
 
 
 def run(config, images=60):
-    """A program compiled for the first digits of each class, and its first state."""
+    """A program for the first digits of each class, its loaders and its first state."""
     mesh = sharding.data_mesh(config.batch_size)
-    everywhere, split = sharding.replicated(mesh), sharding.split(mesh)
     kinds = {"train": np.arange(0, 4000, 4000 // images), "test": np.arange(0, 1000, 1000 // images)}
     sets = {kind: open_dataset("mnist_5k", kind).select(rows[:images], kind) for kind, rows in kinds.items()}
-    splits = {"train": per_seed(mesh) if config.seeds > 1 else split, "test": split}
-    engines = {kind: OnDevice(sets[kind], everywhere=everywhere, split=splits[kind]) for kind in sets}
+    seeds = {"train": tuple(range(config.seed, config.seed + config.seeds)), "test": (config.seed,)}
+    splits = {kind: sharding.per_seed(mesh) if len(seeds[kind]) > 1 else sharding.split(mesh) for kind in sets}
+    engines = {kind: OnDevice(sets[kind], everywhere=sharding.replicated(mesh), split=splits[kind]) for kind in sets}
+    loaders = {kind: Loader(sets[kind], engines[kind], config.batch_size, mesh, seeds[kind]) for kind in sets}
     program = Program(config, Timeline(images, config.batch_size, config.epochs), classes=10, channels=1)
-    state = create_state(program, sharding.state_shardings(mesh, create_state(program)))
-    return Compiled(program, mesh, state, engines, dict.fromkeys(sets, images), tested="test"), state
+    return program, loaders, create_state(program, mesh)
 
 
 def trained(config):
     """The state after an epoch, and the records of its test."""
-    compiled, state = run(config)
-    for batch in compiled.engines["train"].batches(compiled.rows(0), 0):
-        state, metrics = compiled.step(state, batch)
-    return state, metrics, compiled.predict(state, "test", iter)
+    program, loaders, state = run(config)
+    step = compile_train(program, state, loaders["train"])
+    for batch in loaders["train"].epoch(0):
+        state, metrics = step(state, batch.arrays)
+    test = compile_test(program, state, loaders["test"])
+    return state, metrics, evaluate(partial(test, state.tested), loaders["test"].every_image())
 
 
 def test_seeds_side_by_side_are_the_runs_of_each_seed():
@@ -70,24 +75,29 @@ def test_side_by_side_is_vmap():
 
 def test_precise_statistics_stand_in_what_is_tested():
     config = Recipe(model="resnet20_cifar", image_size=28, batch_size=20, epochs=1, precise_bn=2)
-    compiled, state = run(config)
-    settled = compiled.settle(state, 0)
+    program, loaders, state = run(config)
+    train = loaders["train"]
+    settle = compile_settle(program, state, train)
+    settled = settle(state, 0)
     norm = settled.batch_stats["stem"]["norm"]
-    batches = np.concatenate(list(compiled.rows(0)[:2]))
-    images = compiled.program.preprocess(np.asarray(compiled.engines["train"].data["image"])[batches], None)
-    _, moved = compiled.program.model.apply(state.variables, images, train=True, mutable=["batch_stats"])
+    rows = np.concatenate([batch.rows for batch in train.epoch(0, most=2)])
+    images = program.preprocess(train.dataset.images[rows], None)
+    _, moved = quick_jit(partial(program.apply, train=True, mutable=["batch_stats"]))(state.variables, images)
     own = moved["batch_stats"]["stem"]["norm"]  # 0.9 * (0, 1) + 0.1 * the statistics of both batches together
     np.testing.assert_allclose(norm["mean"], np.asarray(own["mean"]) / 0.1, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(norm["var"], (np.asarray(own["var"]) - 0.9) / 0.1, rtol=2e-3, atol=1e-5)
-    for a, b in zip(
-        jax.tree.leaves(compiled.settle(settled, 0).batch_stats), jax.tree.leaves(settled.batch_stats), strict=True
-    ):
-        np.testing.assert_array_equal(a, b)  # again: nothing new
-    grouped, _ = run(replace(config, bn_group_size=5))  # whose groups' means differ: the population's do not
-    own = grouped.settle(state, 0).batch_stats["stem"]["norm"]
+    again = settle(settled, 0)  # nothing new
+    for a, b in zip(jax.tree.leaves(again.batch_stats), jax.tree.leaves(settled.batch_stats), strict=True):
+        np.testing.assert_array_equal(a, b)
+    grouped = replace(program, config=replace(config, bn_group_size=5))  # groups' means differ: the population's do not
+    own = compile_settle(grouped, state, train)(state, 0).batch_stats["stem"]["norm"]
     np.testing.assert_allclose(own["var"], norm["var"], rtol=1e-3)
     averaged = state.replace(ema={"params": state.params, "batch_stats": state.batch_stats})
-    with_ema, _ = run(replace(config, optimizer=replace(config.optimizer, ema=0.9)))
-    found = with_ema.settle(averaged, 0)
+    found = settle(averaged, 0)
     np.testing.assert_allclose(found.ema["batch_stats"]["stem"]["norm"]["mean"], norm["mean"], rtol=1e-5, atol=1e-6)
     assert found.batch_stats is averaged.batch_stats
+
+
+def test_without_them_a_state_stays_as_it_is():
+    program, loaders, state = run(LENET)
+    assert compile_settle(program, state, loaders["train"])(state, 0) is state

@@ -300,7 +300,7 @@ from cnn_jax.data.crops import random_resized_box
 from cnn_jax.data.engines import FromHost
 from cnn_jax.data.order import epoch_order
 from cnn_jax.data.views import random_part
-from cnn_jax.training.sharding import data_mesh, replicated, split
+from cnn_jax.sharding import data_mesh, replicated, split
 dataset = open_dataset(f"folder:{sys.argv[3]}", "train")
 read = []
 view = partial(random_part, size=16, box=random_resized_box)

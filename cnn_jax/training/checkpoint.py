@@ -21,9 +21,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from cnn_jax.distributed import first, once
 from cnn_jax.errors import UserError, first_line
 from cnn_jax.training import manifest
-from cnn_jax.training.distributed import first, once
 from cnn_jax.training.state import TrainState
 
 KEPT = 2  # the newest; a second one in case the first turns out damaged
@@ -313,6 +313,12 @@ class Checkpoints:
         except Exception as error:
             place = self.directory if step is None else self._folder(step)
             raise UserError(f"checkpoint {place} {what}: {_reason(error)}") from error
+
+
+def expect_run(run: str | Path) -> None:
+    """Raises a UserError if `run` is not a folder of a run, with checkpoints."""
+    if not (Path(run) / "checkpoints").is_dir():
+        raise UserError(f"--start {run} is no folder of a run: it has no checkpoints")
 
 
 def load_variables(run: str | Path, which: Literal["best", "latest"] = "best") -> dict:

@@ -1,7 +1,6 @@
-"""A program compiled for a mesh and its data, ahead of time."""
+"""The steps of a run, compiled ahead of time for its mesh, its batches and its state."""
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -9,136 +8,103 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from cnn_jax.compilation import jit_once
-from cnn_jax.data import order
-from cnn_jax.data.engines import Batch, Engine
+from cnn_jax.data.engines import Batch, gather
+from cnn_jax.data.loaders import Loader
 from cnn_jax.errors import UserError, first_line
-from cnn_jax.evaluation import evaluate
+from cnn_jax.sharding import replicated, state_shardings
 from cnn_jax.training.program import Program
-from cnn_jax.training.sharding import replicated, split
 from cnn_jax.training.state import TrainState
-from cnn_jax.training.step import precise_statistics
+from cnn_jax.training.step import eval_step, moments_step, precise_statistics, train_step
 
 MOMENTS = 0x626E0000  # set apart from the keys of steps
 
 
-def per_seed(mesh: Mesh) -> NamedSharding:
-    """(seeds, B, ...) arrays: each seed's batch split over the devices."""
-    return NamedSharding(mesh, PartitionSpec(None, "data"))
-
-
-def create_state(program: Program, places: Any = None) -> TrainState:
-    """The state before the first step, made on the devices as `places` says; abstract if it says nothing.
-
-    Several seeds (config.seeds) get a leading axis in every leaf.
+def abstract_state(program: Program) -> TrainState:
+    """Shapes and types of the state before the first step. Several seeds: a leading axis in every leaf.
 
     Raises:
       UserError: an option that the network does not have, or a size of images that it does not take.
     """
-    config = program.config
-    init = jax.vmap(program.init) if config.seeds > 1 else program.init
-    seeds = np.arange(config.seed, config.seed + config.seeds, dtype=np.uint32)
-    seed = seeds if config.seeds > 1 else seeds[0]
-    if places is not None:
-        return jit_once(init, out_shardings=places)(seed)
     try:
-        return jax.eval_shape(init, seed)
+        return jax.eval_shape(*_init(program))
     except UserError:
         raise
     except Exception as error:  # a map shrank below a pixel, or a layer met a size it was not made for
         height, width = program.size
-        raise UserError(f"{config.model} does not take {height}x{width} images ({first_line(error)})") from error
+        model = program.config.model
+        raise UserError(f"{model} does not take {height}x{width} images ({first_line(error)})") from error
 
 
-class Compiled:
-    """The functions of a run, for one mesh, one batch size and one place of the data.
+def create_state(program: Program, mesh: Mesh, fully_sharded: bool = False) -> TrainState:
+    """The state before the first step, made on the devices as sharding.state_shardings says.
 
-    Attributes:
-      step: (state, batch) -> (state, metrics); the state is donated.
-      seconds: what tracing and compiling took.
+    Raises:
+      UserError: as abstract_state.
     """
+    init, seed = _init(program)
+    return jit_once(init, out_shardings=state_shardings(mesh, abstract_state(program), fully_sharded))(seed)
 
-    def __init__(
-        self,
-        program: Program,
-        mesh: Mesh,
-        state: TrainState,
-        engines: Mapping[str, Engine],
-        sizes: Mapping[str, int],
-        *,
-        tested: str,
-        shift: int = 0,
-    ):
-        """`engines` and `sizes`, in images, of "train", "test", maybe "validation"; `tested` is used after epochs."""
-        start = time.perf_counter()
-        self.program, self.engines, self.sizes = program, engines, sizes
-        self._batch_size, self._seeds = program.config.batch_size, program.config.seeds
-        self._everywhere = replicated(mesh)
-        places = jax.tree.map(lambda leaf: leaf.sharding, state)
-        train, test = program.train(shift), program.test()
-        batches = split(mesh)
-        if self._seeds > 1:
-            train, test = side_by_side(train), partial(_of_seeds, test)
-            batches = per_seed(mesh)
-        self.step = self._compiled(
-            train, "train", batches, state, out_shardings=(places, self._everywhere), donate_argnums=0
-        )
-        self._tests = {
-            kind: self._compiled(test, kind, split(mesh), state.tested, out_shardings=self._everywhere)
-            for kind in dict.fromkeys((tested, "test"))  # in one order: all processes compile together
-        }
-        if program.config.precise_bn:
-            self._moments = self._compiled(
-                lambda given, batch: program.moments()(given[0], batch, given[1]),
-                "train",
-                batches,
-                (state.tested, state.key),
-                out_shardings=self._everywhere,
-            )
-        self.seconds = time.perf_counter() - start
 
-    def _compiled(self, function: Callable, kind: str, batches: NamedSharding, of: Any, **options) -> Callable:
-        """Ahead of time: `function(of, batch)` for batches of `kind`."""
-        engine = self.engines[kind]
+def _init(program: Program) -> tuple[Callable, Any]:
+    first, seeds = program.config.seed, program.config.seeds
+    roots = np.arange(first, first + seeds, dtype=np.uint32)
+    return (program.init, roots[0]) if seeds == 1 else (jax.vmap(program.init), roots)
 
-        def gathered(of, data, batch):
-            return function(of, jax.lax.with_sharding_constraint(engine.gather(data, batch), batches))
 
-        shape = (self._batch_size,) if kind != "train" or self._seeds == 1 else (self._seeds, self._batch_size)
-        program = jax.jit(gathered, **options).lower(of, engine.data, engine.example(shape)).compile()
-        return lambda of, batch: program(of, engine.data, batch)
+def compile_train(
+    program: Program, state: TrainState, loader: Loader
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """step.train_step of a program: (state, a batch's arrays) -> (state, metrics); the state is donated."""
+    step = partial(train_step, program)
+    places = jax.tree.map(lambda leaf: leaf.sharding, state)
+    out = (places, replicated(loader.mesh))
+    return _ahead(step if program.config.seeds == 1 else side_by_side(step), state, loader, out, donate_argnums=0)
 
-    def rows(self, epoch: int, offset: int = 0) -> np.ndarray:
-        """Image numbers of an epoch's batches from image `offset` of its order on, (steps, B), or (steps, seeds, B)."""
-        first = self.program.config.seed
-        orders = [
-            order.epoch_order(seed, epoch, self.sizes["train"], self._batch_size, offset)
-            for seed in range(first, first + self._seeds)
-        ]
-        return np.stack(orders, 1) if self._seeds > 1 else orders[0]
 
-    def predict(
-        self, state: TrainState, kind: str, heed: Callable[[Iterable[Batch]], Iterator[Batch]]
-    ) -> dict[str, np.ndarray]:
-        """evaluation.evaluate's records of a whole split; of several seeds (N, seeds) but for `label` and `index`."""
-        rows, mask = order.evaluation_order(self.sizes[kind], self._batch_size)
-        batches = self.engines[kind].batches(rows)
-        return evaluate(partial(self._tests[kind], state.tested), heed(batches), rows, mask)
+def compile_test(program: Program, state: TrainState, loader: Loader) -> Callable[[dict, Batch], dict[str, jax.Array]]:
+    """step.eval_step of a program: (variables, a batch's arrays) -> records; of several seeds (B, seeds)."""
+    step = partial(eval_step, program)
+    out = replicated(loader.mesh)
+    return _ahead(step if program.config.seeds == 1 else partial(_of_seeds, step), state.tested, loader, out)
 
-    def settle(self, state: TrainState, epoch: int) -> TrainState:
-        """The state with precise batch statistics, if the recipe asks for them: over first batches of the epoch."""
-        rows = self.rows(epoch)[: self.program.config.precise_bn]
-        if not len(rows):
-            return state
-        batches, key = self.engines["train"].batches(rows, epoch), jax.random.fold_in(state.key, MOMENTS)
-        keys = (jax.device_put(jax.random.fold_in(key, number), self._everywhere) for number in range(len(rows)))
+
+def compile_settle(program: Program, state: TrainState, loader: Loader) -> Callable[[TrainState, int], TrainState]:
+    """(state, epoch) -> the state with precise batch statistics, over the epoch's first batches.
+
+    As many as the recipe's `precise_bn` says; with 0 the state as it is.
+    """
+    if not program.config.precise_bn:
+        return lambda state, epoch: state
+    everywhere = replicated(loader.mesh)
+    moments = _ahead(
+        lambda given, batch: moments_step(program, given[0], batch, given[1]),
+        (state.tested, state.key),
+        loader,
+        everywhere,
+    )
+
+    def settle(state: TrainState, epoch: int) -> TrainState:
+        key = jax.random.fold_in(state.key, MOMENTS)
         found = precise_statistics(
-            self._moments((state.tested, at), batch) for at, batch in zip(keys, batches, strict=True)
+            moments((state.tested, jax.device_put(jax.random.fold_in(key, number), everywhere)), batch.arrays)
+            for number, batch in enumerate(loader.epoch(epoch, most=program.config.precise_bn))
         )
-        found = jax.device_put(found, self._everywhere)
+        found = jax.device_put(found, everywhere)
         return state.replace(ema=state.ema | {"batch_stats": found}) if state.ema else state.replace(batch_stats=found)
+
+    return settle
+
+
+def _ahead(function: Callable, of: Any, loader: Loader, out: Any, **options) -> Callable:
+    """`function(of, images)` as a program of (of, a batch's arrays)."""
+
+    def gathered(of: Any, batch: Batch) -> Any:
+        return function(of, jax.lax.with_sharding_constraint(gather(batch), loader.sharding))
+
+    return jax.jit(gathered, out_shardings=out, **options).lower(of, loader.example()).compile()
 
 
 def side_by_side(function: Callable) -> Callable:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import secrets
 import sys
 import time
@@ -13,10 +14,10 @@ from typing import Any, Literal
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from cnn_jax.atomic import write_whole
 from cnn_jax.data.order import Timeline
 from cnn_jax.errors import UserError, first_line
 from cnn_jax.training.hardware import Hardware
-from cnn_jax.training.run_folder import write_whole
 
 RECORD_KEYS = {
     "train": {"step", "epoch", "loss", "top1", "lr", "images_per_s"},
@@ -52,29 +53,29 @@ class RunLog:
         hardware: Hardware | None = None,
         wandb: str | None = None,
         config: dict | None = None,
+        silent: bool = False,
     ):
         """Opens the files of `out`. Records after `step`, from a run that died later, are dropped.
 
         `tested` is what the network is tested on after each epoch; `wandb` a project of Weights &
-        Biases that gets all numbers too, with `config`.
+        Biases that gets all numbers too, with `config`. A `silent` log, of the processes beside the
+        first one, writes nothing.
 
         Raises:
           UserError: the files cannot be written; wandb is not installed or does not start.
         """
         self.timeline, self.tested, self._hardware = timeline, tested, hardware
         self.path, self.skipped_path = out / "metrics.jsonl", out / "skipped.jsonl"
+        self._silent = silent
         try:
-            kept = [record for record in read_metrics(self.path) if record["step"] <= step]
-            write_whole(self.path, "".join(json.dumps(record) + "\n" for record in kept))
-            if self.skipped_path.exists():
-                idle = [line for line in _lines(self.skipped_path) if line.get("step", math.inf) <= step]
-                write_whole(self.skipped_path, "".join(json.dumps(line) + "\n" for line in idle))
-            self._file = self.path.open("a")
-            self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
+            kept = [] if silent else _kept(self.path, self.skipped_path, step)
+            self._file = open(os.devnull if silent else self.path, "a")  # noqa: SIM115
+            board = str(out / "tensorboard")
+            self._board = SummaryWriter(board, purge_step=step + 1, write_to_disk=not silent)
         except OSError as error:
             raise UserError(f"cannot write {error.filename or self.path}: {error.strerror}") from None
         self._there = {(record["kind"], record["step"]) for record in kept}
-        self._wandb = _start_wandb(wandb, out, config) if wandb else None
+        self._wandb = _start_wandb(wandb, out, config) if wandb and not silent else None
         self._began, self._first = time.perf_counter(), step
         print(HEAD.format("test" if tested == "test" else " val"), flush=True)
         self._bar = tqdm(
@@ -84,7 +85,7 @@ class RunLog:
             leave=False,
             mininterval=0.2,
             dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
+            disable=silent or not sys.stderr.isatty(),
         )
 
     def write(self, kind: str, step: int, **values: Any) -> None:
@@ -105,6 +106,8 @@ class RunLog:
 
     def skipped(self, step: int, epoch: float, images: list[int], found: dict[str, float]) -> None:
         """Tells of a step that changed nothing, the `step`-th, and writes down its images."""
+        if self._silent:
+            return
         numbers = {name: str(found[name]) for name in ("loss", "grad_norm")}  # JSON has no NaN
         with self.skipped_path.open("a") as file:
             file.write(json.dumps({"step": step, "epoch": epoch, **numbers, "images": images}) + "\n")
@@ -160,24 +163,14 @@ class RunLog:
             self._bar.close()
 
 
-class NoLog:
-    """What the processes beside the first one have in place of a RunLog: nothing is written twice."""
-
-    def __init__(self, out: Path, tested: Literal["test", "validation"]):
-        self.tested, self.skipped_path = tested, out / "skipped.jsonl"
-
-    def write(self, kind: str, step: int, **values: Any) -> None: ...
-
-    def skipped(self, step: int, epoch: float, images: list[int], found: dict[str, float]) -> None: ...
-
-    def progress(self, step: int, means: dict | None = None) -> None: ...
-
-    def epoch_line(self, step: int, train: dict | None, test: dict) -> None: ...
-
-    def __enter__(self) -> "NoLog":
-        return self
-
-    def __exit__(self, *_) -> None: ...
+def _kept(path: Path, skipped_path: Path, step: int) -> list[dict]:
+    """The records up to `step`, after both files were cut there."""
+    kept = [record for record in read_metrics(path) if record["step"] <= step]
+    write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
+    if skipped_path.exists():
+        idle = [line for line in _lines(skipped_path) if line.get("step", math.inf) <= step]
+        write_whole(skipped_path, "".join(json.dumps(line) + "\n" for line in idle))
+    return kept
 
 
 def read_metrics(path: Path) -> list[dict]:

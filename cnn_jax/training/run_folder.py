@@ -3,48 +3,143 @@
 import contextlib
 import fcntl
 import itertools
-import json
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
+from cnn_jax.atomic import write_json
+from cnn_jax.data.order import Timeline
+from cnn_jax.distributed import first, once
 from cnn_jax.errors import UserError
 from cnn_jax.recipes.configuration import differences, read_json
-from cnn_jax.training.distributed import once
+from cnn_jax.training.checkpoint import Checkpoints
+from cnn_jax.training.hardware import Hardware
+from cnn_jax.training.logs import RunLog
+from cnn_jax.training.state import TrainState, scalar
+from cnn_jax.training.trace import Trace
 
 MAY_CHANGE = ("data_dir:", "batch_size:", "bad_images:")  # none of them changes what is past
 
 
-class Opened(NamedTuple):
-    """A run's folder: whether the run goes on, and with which changes of its configuration."""
+class RunFolder:
+    """The folder that a run leaves, and the only one who writes to it: lock, configuration, checkpoints, log, trace.
 
-    resumed: bool
-    changes: list[str]
+    A context manager: inside, no other process can open the same run; leaving it waits for what is being
+    written. Of several processes each has one and calls every method at the same place; the first one
+    writes, and its mistakes are everybody's, while the others are silent.
 
-
-@contextlib.contextmanager
-def open_run_folder(
-    out: Path, config: dict, *, resume: Literal["no", "yes", "auto"] = "no", allow_change: bool = False
-) -> Generator[Opened]:
-    """Makes `out` and writes config.json, or checks that a resumed run has the same configuration.
-
-    "auto" goes on with a run that is there and else begins one. Inside, no other process can open the
-    same run. A resumed run may name another data_dir, which says where things lie, not what they are,
-    another batch_size, since its place is counted in images, and another rule for bad images; with
-    `allow_change` anything. Of several processes the first does all this, in the name of all.
-
-    Raises:
-      UserError: `out` cannot be written, holds a run already, is another configuration's run, or
-        another process is at work in it.
+    Attributes:
+      resumed: whether the run goes on.
+      checkpoints: those of the run (training.checkpoint).
+      log, trace: from `begin` on.
     """
-    with contextlib.ExitStack() as held:
-        yield Opened(*once(lambda: held.enter_context(_locked(out, config, resume, allow_change))))
+
+    log: RunLog
+    trace: Trace
+
+    def __init__(
+        self, path: Path, config: dict, *, resume: Literal["no", "yes", "auto"] = "no", allow_change: bool = False
+    ):
+        """`path` is made and gets config.json, or the run in it is checked to have the same configuration.
+
+        "auto" goes on with a run that is there and else begins one. A resumed run may name another
+        data_dir, which says where things lie, not what they are, another batch_size, since its place is
+        counted in images, and another rule for bad images; with `allow_change` anything.
+        """
+        self.path, self.config = path, config
+        self._resume, self._allow_change = resume, allow_change
+
+    def __enter__(self) -> "RunFolder":
+        """Raises UserError: `path` cannot be written, holds a run already, is another configuration's run, or another
+        process is at work in it; or this one was given another configuration than the first."""
+        if once(lambda: self.config) != self.config:
+            raise UserError("this process was given another recipe, options or data than the first one")
+        with contextlib.ExitStack() as held:
+            locked = _locked(self.path, self.config, self._resume, self._allow_change)
+            self.resumed, self._changes = once(lambda: held.enter_context(locked))
+            self.checkpoints = held.enter_context(Checkpoints(self.path / "checkpoints"))
+            self._held = held.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._held.__exit__(*error)
+
+    def restore(self, state: TrainState) -> TrainState:
+        """The newest good checkpoint of a run that goes on, laid out as `state` is; `state` itself without one."""
+        newest = self.checkpoints.latest_step() if self.resumed else None
+        return state if newest is None else self.checkpoints.restore(state, newest)
+
+    def is_complete(self) -> bool:
+        """Whether a run has come to its end here."""
+        return once((self.path / "summary.json").exists)
+
+    def begin(
+        self,
+        timeline: Timeline,
+        state: TrainState,
+        tested: Literal["test", "validation"],
+        *,
+        flops: int,
+        wandb: str | None = None,
+        traced: tuple[int, int] | None = None,
+    ) -> None:
+        """From here on the run writes: its changed configuration, log and trace; see there.
+
+        `state` is where it starts, `flops` those of a step for one image.
+
+        Raises:
+          UserError: the files cannot be written, W&B does not start.
+        """
+
+        once(self._write_changes)
+        options: dict[str, Any] = {"silent": True}
+        if first():
+            options = {"hardware": Hardware(flops), "wandb": wandb, "config": self.config}
+
+        def open_log() -> None:
+            self.log = self._held.enter_context(RunLog(self.path, timeline, scalar(state.step), tested, **options))
+
+        once(open_log)
+        if not first():
+            open_log()
+        self.trace = self._held.enter_context(Trace(self.path / "profile", traced if first() else None))
+
+    def tested(self, step: int) -> dict[str, Any] | None:
+        """What a test of the saved `step`, of the kind that this run makes, found; None if there was none."""
+        noted = self.checkpoints.noted(step)
+        if noted is None or noted["tested"] != self.log.tested:
+            return None
+        return {name: value for name, value in noted.items() if name != "tested"}
+
+    def note(self, step: int, found: dict[str, Any]) -> None:
+        """Writes down what a test of the saved `step` found, unless that stands there."""
+        if self.tested(step) != found:
+            self.checkpoints.note(step, found | {"tested": self.log.tested})
+
+    def save(self, state: TrainState) -> None:
+        """Begins to save; see Checkpoints.save."""
+        self.checkpoints.save(state)
+
+    def finish(self, summary: dict[str, Any], report: Callable[[Path, dict[str, Any]], str]) -> None:
+        """Prints what `report` says, which draws pictures; then summary.json, which says that all else is there."""
+        if first():
+            told = report(self.path, summary)
+            write_json(self.path / "summary.json", summary)
+            print(told)
+
+    def _write_changes(self) -> None:
+        """Tells with what a resumed run goes on, and makes it the run's configuration."""
+        if self._changes:
+            print(f"{self.path}: goes on with {'; '.join(self._changes)}", flush=True)
+            (self.path / "summary.json").unlink(missing_ok=True)  # of the run as it was
+            write_json(self.path / "config.json", self.config)
 
 
 @contextlib.contextmanager
-def _locked(out: Path, config: dict, resume: str, allow_change: bool) -> Generator[Opened]:
+def _locked(out: Path, config: dict, resume: str, allow_change: bool) -> Generator[tuple[bool, list[str]]]:
+    """Whether the run in `out` goes on, and with which changes of its configuration."""
     path = out / "config.json"
     resumed = resume == "yes" or (resume == "auto" and path.exists())
     changes = []
@@ -75,17 +170,9 @@ def _locked(out: Path, config: dict, resume: str, allow_change: bool) -> Generat
                 write_json(path, config)
             except OSError as error:
                 raise UserError(f"cannot write to --out {out}: {error.strerror}") from None
-        yield Opened(resumed, changes)
+        yield resumed, changes
     finally:
         os.close(folder)
-
-
-def write_changes(out: Path, config: dict, changes: list[str]) -> None:
-    """Tells with what a resumed run goes on, and makes it the run's configuration."""
-    if changes:
-        print(f"{out}: goes on with {'; '.join(changes)}", flush=True)
-        (out / "summary.json").unlink(missing_ok=True)  # of the run as it was
-        write_json(out / "config.json", config)
 
 
 def new_folder(parent: Path, name: str) -> Path:
@@ -104,21 +191,6 @@ def new_folder(parent: Path, name: str) -> Path:
             raise UserError(f"cannot make {path}: {error.strerror}; --out DIR names another place") from None
         return path
     raise AssertionError("unreachable")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes `path` whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
-
-
-def write_json(path: Path, values: dict) -> None:
-    """Writes an object, whole or not at all."""
-    write_whole(path, json.dumps(values, indent=2) + "\n")
 
 
 def versions() -> dict[str, str]:

@@ -20,20 +20,17 @@ class Trace:
         self._running = False
         self._done = 0  # steps, when a trace began or ended
 
-    def before(self, position: int, state: TrainState) -> None:
-        """To be called before step `position`, with the state it starts from."""
-        if position == self._start:
-            jax.block_until_ready(state.step)
-            jax.profiler.start_trace(self.folder, create_perfetto_trace=True)
-            self._running = True
-
-    def after(self, position: int, state: TrainState) -> None:
-        """To be called when `position` steps are on their way, the last of them returning `state`."""
+    def at(self, position: int, state: TrainState) -> None:
+        """To be called at the start and after each step: `position` steps are on their way, `state` is the last's."""
         if self._running:
             self._done = position
-            if position == self._stop:
-                jax.block_until_ready(state.step)
-                self._end()
+        if position in (self._start, self._stop):
+            jax.block_until_ready(state.step)
+        if position == self._start:
+            jax.profiler.start_trace(self.folder, create_perfetto_trace=True)
+            self._running = True
+        elif self._running and position == self._stop:
+            self._end()
 
     def _end(self) -> None:
         self._running = False
