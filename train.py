@@ -55,24 +55,28 @@ def run(command: Command, stop: StopRequest) -> None:
     mesh = data_mesh(config.batch_size, config.optimizer.accumulate)
 
     # Data: a set that is small enough lives on every device, another is decoded as it is needed.
-    chosen = {name: getattr(command, name) for name in ("engine", "threads", "workers", "download")}
-    loaders = open_loaders(config, mesh, **evaluation_view(config), **chosen)
+    loaders = open_loaders(
+        config,
+        mesh,
+        **evaluation_view(config),
+        engine=command.engine,
+        threads=command.threads,
+        workers=command.workers,
+        download=command.download,
+    )
     train, tested = loaders["train"], "validation" if config.validation else "test"  # tested after each epoch
     timeline = Timeline(len(train), config.batch_size, config.epochs)
     if config.start is not None and command.resume == "no":
         expect_run(config.start)
 
     # Model and state, made on the devices.
-    of_set = train.dataset
-    program = Program(config, timeline, len(of_set.classes), of_set.shape[2], train.engine.crops)
+    program = Program(config, timeline, train.classes, train.channels, train.engine.crops)
     state, taken = create_state(program, mesh, command.fsdp), []
 
-    named = f"{command.recipe}-{datetime.now():%Y-%m-%d-%H%M%S}"
-    out = command.out or Path(distributed.once(lambda: str(new_folder(Path("runs"), named))))
+    out = command.out or new_folder(Path("runs"), f"{command.recipe}-{datetime.now():%Y-%m-%d-%H%M%S}")
     stop.advice = f"; go on with: uv run train.py --resume --out {shlex.quote(str(out))}"
-    written = to_json(command.recipe, config) | {
-        "data": {kind: loader.dataset.fingerprint for kind, loader in loaders.items()}
-    }
+    data = {kind: loader.dataset.fingerprint for kind, loader in loaders.items()}
+    written = to_json(command.recipe, config) | {"data": data}
     with RunFolder(out, written, resume=command.resume, allow_change=command.allow_change) as folder:
         # A resumed run starts from its newest good checkpoint, a new one maybe from another run's layers.
         state = folder.restore(state)
@@ -96,8 +100,7 @@ def run(command: Command, stop: StopRequest) -> None:
 
         # Loop. From here on a signal waits for the end of a step.
         stop.gentle = True
-        flops = program.flops * config.seeds
-        folder.begin(timeline, state, tested, flops=flops, wandb=command.wandb, traced=command.trace_steps())
+        folder.begin(program, state, tested, wandb=command.wandb, traced=command.trace_steps())
         watch, records = Watch(folder, timeline, stop, state, train, config.max_skipped), {}
 
         def test(kind: str) -> dict[str, Any]:
@@ -112,7 +115,7 @@ def run(command: Command, stop: StopRequest) -> None:
                 for batch in train.epoch(epoch, offset):
                     state, metrics = step(state, batch.arrays)
                     watch(state, metrics, batch)
-                    if command.save_every and watch.position % command.save_every == 0:
+                    if timeline.is_due(watch.position, command.save_every):
                         folder.save(state)
                 state = settle(state, epoch)
                 folder.save(state)
@@ -124,10 +127,9 @@ def run(command: Command, stop: StopRequest) -> None:
 
         # What the run found.
         found = summarize(records["test"]) if "test" in records else test("test")
-        speed = watch.images_per_s and round(watch.images_per_s, 1)
-        seconds = {"wall_s": round(time.perf_counter() - began, 2), "compile_s": round(compile_s, 2)}
-        found = summarize_run(command.recipe, program, state, loaders, found, **seconds, images_per_s=speed)
-        folder.finish(found, partial(report_run, predictions=records["test"], test_set=loaders["test"].dataset))
+        measured = {"wall_s": time.perf_counter() - began, "compile_s": compile_s, "images_per_s": watch.images_per_s}
+        summary = summarize_run(command.recipe, program, state, loaders, found, measured)
+        folder.finish(summary, partial(report_run, predictions=records["test"], test_set=loaders["test"].dataset))
 
 
 def unraisable(problem) -> None:

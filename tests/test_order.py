@@ -94,3 +94,18 @@ def test_evaluation_shows_every_image_once_and_masks_the_rest(size, batch_size):
     assert indices.shape == mask.shape == (-(-size // batch_size), batch_size) and indices.dtype == np.int32
     assert indices.min() >= 0 and indices.max() < size
     assert indices[mask].tolist() == list(range(size))
+
+
+def test_what_is_left_begins_at_the_place_in_an_epoch():
+    line = Timeline(size=23, batch_size=4, epochs=3)
+    assert list(line.left(0)) == [(0, 0), (1, 0), (2, 0)]
+    assert list(line.left(23 + 8)) == [(1, 8), (2, 0)]
+    assert list(line.left(20)) == [(1, 0), (2, 0)]  # three images fill no batch
+    assert list(line.left(3 * 23)) == []
+
+
+def test_an_epochs_last_step_is_saved_when_it_is_settled():
+    line = Timeline(size=23, batch_size=4, epochs=3)
+    assert [step for step in range(1, 16) if line.is_due(step, 2)] == [2, 4, 6, 8, 12, 14]
+    assert not any(line.is_due(step, every) for step in range(1, 16) for every in (0, 5))
+    assert not line.ends_epoch(0)

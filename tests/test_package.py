@@ -1,5 +1,7 @@
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,37 @@ def modules_after(code: str) -> set[str]:
     return set(
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     )
+
+
+# Each room imports from those before it alone; docs/architecture.md draws it.
+ROOMS = (
+    "errors", "tables", "atomic", "compilation", "distributed", "sharding", "layers", "models", "weights", "recipes",
+    "data", "evaluation", "training", "visualize", "commands", "cli",
+)  # fmt: skip
+# Rooms that stand side by side in it.
+APART = {("evaluation", "models"), ("data", "models"), ("recipes", "models"), ("recipes", "compilation")}
+
+
+def rooms_of(file: Path) -> set[str]:
+    """What a file imports from, of ours."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cnn_jax":
+            parts = node.module.split(".")[1:]
+            found |= {parts[0]} if parts else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("cnn_jax.")}
+    return found
+
+
+def test_imports_run_one_way():
+    package = Path(cnn_jax.__file__).parent
+    rooms = {path.stem if path.is_file() else path.name for path in package.iterdir() if path.name[0] not in "_."}
+    assert rooms == set(ROOMS)
+    for file in package.rglob("*.py"):
+        room = file.relative_to(package).parts[0].removesuffix(".py")
+        for other in rooms_of(file) & set(ROOMS) - {room}:
+            assert ROOMS.index(other) < ROOMS.index(room) and (room, other) not in APART, f"{file} imports {other}"
 
 
 def test_import_costs_no_heavy_library():

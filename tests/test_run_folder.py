@@ -6,6 +6,7 @@ from tiny_states import assert_equal, state_at
 from cnn_jax import RECIPES, UserError
 from cnn_jax.data.order import Timeline
 from cnn_jax.recipes.configuration import to_json
+from cnn_jax.training.program import Program
 from cnn_jax.training.run_folder import RunFolder, new_folder, versions
 
 
@@ -17,7 +18,8 @@ def go_on(out, config, **options):
 
 
 def begin(folder, tested="test"):
-    folder.begin(Timeline(size=100, batch_size=10, epochs=2), state_at(0), tested, flops=1)
+    program = Program(RECIPES["lenet5_modern"], Timeline(size=100, batch_size=10, epochs=2), classes=10, channels=1)
+    folder.begin(program, state_at(0), tested)
 
 
 CONFIG = to_json("lenet5_modern", RECIPES["lenet5_modern"])

@@ -53,6 +53,16 @@ class Loader:
         """Where a batch lies: its images are split over the devices."""
         return per_seed(self.mesh) if len(self.seeds) > 1 else split(self.mesh)
 
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        return len(self.dataset.classes)
+
+    @property
+    def channels(self) -> int:
+        """Of an image."""
+        return self.dataset.shape[2]
+
     def epoch(self, epoch: int, offset: int = 0, most: int | None = None) -> Iterator[Batch]:
         """The batches of an epoch, from image `offset` of its order on; the first `most` of them if that is given.
 

@@ -42,6 +42,11 @@ class Timeline:
         """Whether `step` steps, at least one, end with an epoch."""
         return step > 0 and (step + self.shift) % self.steps_per_epoch == 0
 
+    def is_due(self, step: int, every: int) -> bool:
+        """Whether to save after `step` steps, of which one in `every` asks for it (0: none). An epoch's last is settled
+        first, and then saved anyway."""
+        return every > 0 and step % every == 0 and not self.ends_epoch(step)
+
     def left(self, seen: int) -> Iterator[tuple[int, int]]:
         """The epochs that are left where `seen` images are drawn, each with the image of its order to go on at."""
         epoch, offset = start_of(seen, self.size, self.batch_size)

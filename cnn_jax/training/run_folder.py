@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cnn_jax.atomic import write_json
-from cnn_jax.data.order import Timeline
 from cnn_jax.distributed import first, once
 from cnn_jax.errors import UserError
 from cnn_jax.recipes.configuration import differences, read_json
 from cnn_jax.training.checkpoint import Checkpoints
 from cnn_jax.training.hardware import Hardware
 from cnn_jax.training.logs import RunLog
+from cnn_jax.training.program import Program
 from cnn_jax.training.state import TrainState, scalar
 from cnn_jax.training.trace import Trace
 
@@ -77,17 +77,14 @@ class RunFolder:
 
     def begin(
         self,
-        timeline: Timeline,
+        program: Program,
         state: TrainState,
         tested: Literal["test", "validation"],
         *,
-        flops: int,
         wandb: str | None = None,
         traced: tuple[int, int] | None = None,
     ) -> None:
-        """From here on the run writes: its changed configuration, log and trace; see there.
-
-        `state` is where it starts, `flops` those of a step for one image.
+        """From here on the run, which starts with `state`, writes: its changed configuration, log and trace; see there.
 
         Raises:
           UserError: the files cannot be written, W&B does not start.
@@ -96,10 +93,12 @@ class RunFolder:
         once(self._write_changes)
         options: dict[str, Any] = {"silent": True}
         if first():
-            options = {"hardware": Hardware(flops), "wandb": wandb, "config": self.config}
+            hardware = Hardware(program.flops * program.config.seeds)
+            options = {"hardware": hardware, "wandb": wandb, "config": self.config}
 
         def open_log() -> None:
-            self.log = self._held.enter_context(RunLog(self.path, timeline, scalar(state.step), tested, **options))
+            log = RunLog(self.path, program.timeline, scalar(state.step), tested, **options)
+            self.log = self._held.enter_context(log)
 
         once(open_log)
         if not first():
@@ -176,11 +175,15 @@ def _locked(out: Path, config: dict, resume: str, allow_change: bool) -> Generat
 
 
 def new_folder(parent: Path, name: str) -> Path:
-    """Makes `parent/name`, with -2, -3, ... behind it where that is taken, and returns it.
+    """Makes `parent/name`, with -2, -3, ... behind it where that is taken; of several processes the first one does.
 
     Raises:
       UserError: it cannot be made.
     """
+    return Path(once(lambda: str(_made(parent, name))))
+
+
+def _made(parent: Path, name: str) -> Path:
     for number in itertools.count(1):
         path = parent / (name if number == 1 else f"{name}-{number}")
         try:

@@ -25,10 +25,18 @@ def opening(out: Path, program: Program, state: TrainState, loaders: dict[str, L
 
 
 def summarize_run(
-    recipe: str, program: Program, state: TrainState, loaders: dict[str, Loader], found: dict[str, Any], **measured: Any
+    recipe: str,
+    program: Program,
+    state: TrainState,
+    loaders: dict[str, Loader],
+    found: dict[str, Any],
+    measured: dict[str, float | None],
 ) -> dict[str, Any]:
-    """The content of summary.json. `found` is what evaluation.summarize says of the test images; what was `measured`
-    is of this process alone, as are skipped images and waiting, if the run was resumed. All processes call it."""
+    """The content of summary.json; all processes call it.
+
+    `found` is what evaluation.summarize says of the test images. What was `measured` is of this process
+    alone, as are skipped images and waiting, if the run was resumed.
+    """
     config = program.config
     return {
         "recipe": recipe,
@@ -42,7 +50,7 @@ def summarize_run(
         "engine": loaders["train"].engine.place,
         "skipped_images": {kind: len(loader.engine.skipped) for kind, loader in loaders.items()},
         "data_wait_s": round(loaders["train"].engine.waited, 2),
-        **measured,
+        **{name: value and round(value, 1 if name == "images_per_s" else 2) for name, value in measured.items()},
         "device": device(),
         "versions": versions(),
     }
