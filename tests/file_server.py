@@ -59,5 +59,9 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(self.server.pause)
                 self.wfile.write(content[at : min(at + 65_536, end)])
 
+    def do_CONNECT(self):  # of https
+        self.server.asked.append((self.path, None))
+        self.send_error(502)
+
     def log_message(self, *args):
         pass
