@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from conftest import ROOT
 from loopback import ALONE, environment, free_port, run_each, run_script
-from runs import summary
+from runs import THOUSAND, summary
 
 from cnn_jax import UserError
 from cnn_jax.training import distributed
@@ -120,7 +120,8 @@ def train_together(out, data_dir, *options, program=(ROOT / "train.py",)) -> lis
 @pytest.mark.slow
 def test_two_processes_train_one_network_stop_together_and_go_on(data_dir, tmp_path):
     """Of SIGTERM to one of them both know; a run that was stopped ends with the bits of one that was not."""
-    run = ("--epochs", 30, "--batch-size", 100)  # JAX agrees on a step within seconds
+    # Steps enough for JAX to agree on one of them, within seconds.
+    run = ("--epochs", 40, "--batch-size", 100, "--train-split", THOUSAND)
     envs = [environment()] * 2
     ended = run_each(train_together(tmp_path / "whole", data_dir, *run), envs)
     assert [end.code for end in ended] == [0, 0], ended
