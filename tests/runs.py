@@ -31,12 +31,12 @@ def records(out) -> list[dict]:
 
 
 def train_here(
-    *options, data_dir: Path, pictures: bool = False, steps: list | None = None, stop_at: int | None = None
+    *options, data_dir: Path, pictures: bool = False, steps: list | None = None, stop: tuple | None = None
 ) -> subprocess.CompletedProcess:
     """Runs train.main in this process and gives what a process of its own would: exit code and output.
 
     Without `pictures` as where matplotlib is not installed, in half of the time. `steps` gets (epoch, images) of every
-    step; before the one of number `stop_at`, counted from where this call begins, comes a SIGTERM.
+    step; `stop` is a signal and the step before which it comes, counted from where this call begins.
     """
     import train  # not above: conftest sets JAX's environment before anything imports it
 
@@ -50,8 +50,8 @@ def train_here(
             patch.setitem(sys.modules, "matplotlib", None)
         if steps is not None:
             spy(patch.setattr, told=lambda *step: steps.append(step))
-        if stop_at is not None:
-            spy(patch.setattr, before_step=signal_itself(signal.SIGTERM, stop_at))
+        if stop is not None:
+            spy(patch.setattr, before_step=signal_itself(*stop))
         try:
             code = train.main([*map(str, options)])
         finally:

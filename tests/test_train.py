@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import termios
+from functools import partial
 
 import chex
 import jax
@@ -138,7 +139,7 @@ def test_any_prepared_tfds_set_trains(train_here, tiny, tmp_path):
 
 
 def test_train_py_computes_what_its_parts_say(train_here, tmp_path):
-    """Four steps by hand, uncompiled: keys, order, augmentation, normalisation, loss, smoothing, schedule."""
+    """Four steps by hand: keys, order, augmentation, normalisation, loss, smoothing, schedule."""
     done = train_here(
         "--epochs", 2, "--batch-size", 400, "--train-split", "train[:800]",
         "--label-smoothing", 0.1, "--seed", 3, "--augment.rotate", 15, "--out", tmp_path / "run",
@@ -149,24 +150,29 @@ def test_train_py_computes_what_its_parts_say(train_here, tmp_path):
     key_init, key = jax.random.split(jax.random.key(3))
     optimizer = make_optimizer(recipe.optimizer, recipe.schedule, 2)
     rate = make_schedule(recipe.schedule, recipe.optimizer.lr, 2, 2)
-    state = TrainState.create(model.init(key_init, jnp.zeros((1, 32, 32, 1)), train=False), optimizer, key)
-    fresh = state
+    variables = jax.jit(partial(model.init, train=False))(key_init, jnp.zeros((1, 32, 32, 1)))
+    state = fresh = TrainState.create(variables, optimizer, key)
     distortions = {name: getattr(recipe.augment, name) for name in ("translate", "scale", "shear")}
-    for t in range(4):
-        chosen = epoch_order(3, t // 2, 800, 400)[t % 2]
-        key_augment = jax.random.split(jax.random.fold_in(key, t))[0]
-        padded = np.pad(images[chosen], ((0, 0), (2, 2), (2, 2), (0, 0)))
-        moved = random_affine(key_augment, padded, rotate=15.0, **distortions)
-        pixels = (moved / 255 - info.mean[0]) / info.std[0]
-        targets = 0.9 * np.eye(10)[labels[chosen]] + 0.01
 
-        def loss(params, pixels=pixels, targets=targets):
+    @jax.jit
+    def step(params, opt_state, padded, labels, key, rate):
+        moved = random_affine(jax.random.split(key)[0], padded, rotate=15.0, **distortions)
+        pixels = (moved / 255 - info.mean[0]) / info.std[0]
+        targets = 0.9 * jnp.eye(10)[labels] + 0.01
+
+        def loss(params):
             logits = model.apply({"params": params}, pixels, train=True)
             return -(targets * jax.nn.log_softmax(logits)).sum(1).mean()
 
-        grads = jax.grad(loss)(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, lr=rate(t), value=0.0)
-        state = state.replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
+        updates, opt_state = optimizer.update(jax.grad(loss)(params), opt_state, params, lr=rate, value=0.0)
+        return optax.apply_updates(params, updates), opt_state
+
+    for t in range(4):
+        chosen = epoch_order(3, t // 2, 800, 400)[t % 2]
+        padded = np.pad(images[chosen], ((0, 0), (2, 2), (2, 2), (0, 0)))
+        key_step = jax.random.fold_in(key, t)
+        params, opt_state = step(state.params, state.opt_state, padded, labels[chosen], key_step, rate(t))
+        state = state.replace(params=params, opt_state=opt_state)
     with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
         found = checkpoints.restore(fresh, 4)
     chex.assert_trees_all_close(found.params, state.params, atol=1e-5)  # float32 sums of 400 images

@@ -135,7 +135,7 @@ def test_both_engines_train_the_same_network(train_here, npz, tmp_path):
 
 def test_another_batch_size_on_resume_goes_on_at_the_next_image(train_here, npz, tmp_path):
     out, before, after = tmp_path / "run", [], []
-    stopped = train_here(*SMALL, "--dataset", npz, "--epochs", 4, "--out", out, steps=before, stop_at=16)
+    stopped = train_here(*SMALL, "--dataset", npz, "--epochs", 4, "--out", out, steps=before, stop=(signal.SIGTERM, 16))
     assert "stopped by SIGTERM at step 17;" in stopped.stderr  # 203 // 16 = 12 steps an epoch
     step = 17
     done = train_here("--resume", "--out", out, "--batch-size", 40, steps=after)
@@ -164,7 +164,8 @@ def test_ctrl_c_with_worker_processes_saves_and_leaves_none_of_them(spied, folde
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=SAFETY)
     assert process.returncode == 130, stderr
-    assert re.search(r"^train.py: stopped by SIGINT at step \d+; the checkpoint is saved", stderr, re.MULTILINE)
+    told, go_on = r"^train.py: stopped by SIGINT at step \d+; the checkpoint is saved; ", "go on with: uv run train.py"
+    assert re.search(f"{told}{go_on} --resume --out {tmp_path / 'run'}$", stderr, re.MULTILINE), stderr
     assert "Traceback" not in stderr
     end = time.monotonic() + SAFETY
     while subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True).stdout:

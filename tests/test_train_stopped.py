@@ -21,11 +21,10 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(whole, spied, tra
     assert summary(out)["params_digest"] == summary(whole[0])["params_digest"]
 
 
-def test_ctrl_c_saves_and_exits(whole, spied, train_here, tmp_path):
-    """SIGTERM: test_train_data."""
+def test_ctrl_c_saves_and_exits(whole, train_here, tmp_path):
+    """Of whole processes: test_train_data, there also SIGTERM."""
     out = tmp_path / "run"
-    command = spied(tmp_path / "log", *SHORT, "--out", out, STOP=f"{int(signal.SIGINT)} 24 .")
-    done = subprocess.run(**command, capture_output=True, timeout=SAFETY)
+    done = train_here(*SHORT, "--out", out, stop=(signal.SIGINT, 24))
     assert done.returncode == 130
     assert done.stderr == (
         "train.py: stopped by SIGINT at step 25; the checkpoint is saved; "
@@ -48,7 +47,7 @@ NOTHING, GO_ON = " before the first step; nothing to save", "; go on with: uv ru
         ("os.rename", "config.json.part$", signal.SIGTERM, 75, GO_ON),
     ],
 )
-def test_a_signal_before_training_ends_the_run_at_once(whole, signalled, tmp_path, moment, what, signum, code, advice):
+def test_a_signal_before_training_ends_the_run_at_once(signalled, tmp_path, moment, what, signum, code, advice):
     out = tmp_path / "run"
     done = signalled(signum, moment, what, "--out", out)
     assert done.returncode == code and done.stdout == ""
@@ -121,7 +120,7 @@ def test_a_signal_in_a_save_lets_it_be_finished(whole, signalled, train_here, tm
 def test_one_command_begins_a_run_and_goes_on_with_it(whole, train_here, tmp_path):
     """As a scheduler starts it, again and again."""
     command = (*SHORT, "--out", tmp_path / "run", "--resume", "auto")
-    assert train_here(*command, stop_at=60).returncode == 75
+    assert train_here(*command, stop=(signal.SIGTERM, 60)).returncode == 75
     assert train_here(*command).returncode == 0
     assert summary(tmp_path / "run")["params_digest"] == summary(whole[0])["params_digest"]
     assert "nothing to do" in train_here(*command).stdout
@@ -131,7 +130,7 @@ def test_a_plateau_survives_an_interruption(train_here, tmp_path):
     """The schedule's memory is in the optimiser's state, the epoch's mean loss so far included."""
     options = (*SHORT, "--schedule.kind", "plateau", "--schedule.patience", 1, "--optimizer.lr", 0.3)
     assert train_here(*options, "--out", tmp_path / "whole").returncode == 0
-    assert train_here(*options, "--out", tmp_path / "cut", stop_at=60).returncode == 75
+    assert train_here(*options, "--out", tmp_path / "cut", stop=(signal.SIGTERM, 60)).returncode == 75
     assert train_here("--resume", "--out", tmp_path / "cut").returncode == 0
     assert summary(tmp_path / "cut")["params_digest"] == summary(tmp_path / "whole")["params_digest"]
 
