@@ -391,7 +391,7 @@ def published(tmp_path_factory):
 def test_fashion_mnist_is_fetched_from_its_authors_killed_and_gone_on_with(published, tmp_path):
     """A proxy of our own answers for their server; TFDS's checksums say that these are their files."""
     options = ("fashion_mnist", "--data-dir", tmp_path)
-    with FileServer(published, pause=0.02) as server:
+    with FileServer(published, hold=2_000_000) as server:
         env = os.environ | {"http_proxy": server.url}
         part = tmp_path / "downloads" / "fashion_mnist" / "train-images-idx3-ubyte.gz.part"
         with subprocess.Popen(command(*options), env=env, stdout=subprocess.DEVNULL) as process:
@@ -400,7 +400,7 @@ def test_fashion_mnist_is_fetched_from_its_authors_killed_and_gone_on_with(publi
                 time.sleep(0.01)
             process.kill()
         had = part.stat().st_size
-        server.pause = 0
+        server.go_on.set()
         assert run(*options, env=env).returncode == 0
     assert ("train-images-idx3-ubyte.gz", f"bytes={had}-") in server.asked
     assert_whole(tmp_path, PUBLISHED)
