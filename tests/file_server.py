@@ -1,9 +1,8 @@
-"""A small HTTP server of one folder, for tests: ranges, delays, cut answers; also a proxy, as it ignores the host."""
+"""A small HTTP server of one folder, for tests: ranges, held and cut answers; also a proxy, as it ignores the host."""
 
 import contextlib
 import re
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,10 +11,11 @@ from urllib.parse import urlsplit
 class FileServer(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, folder: Path, *, pause: float = 0, send: int | None = None, ranges: bool = True):
-        """`pause` seconds before each block of 64 KiB; `send` only so many bytes of an answer, then hang up."""
+    def __init__(self, folder: Path, *, hold: int | None = None, send: int | None = None, ranges: bool = True):
+        """After `hold` bytes of an answer wait until `go_on` is set; `send` only so many bytes, then hang up."""
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.folder, self.pause, self.send, self.ranges = folder, pause, send, ranges
+        self.folder, self.hold, self.send, self.ranges = folder, hold, send, ranges
+        self.go_on = threading.Event()
         self.asked: list[tuple[str, str | None]] = []
 
     def __enter__(self):
@@ -56,8 +56,13 @@ class _Handler(BaseHTTPRequestHandler):
         end = len(content) if self.server.send is None else start + self.server.send
         with contextlib.suppress(ConnectionError):
             for at in range(start, min(end, len(content)), 65_536):
-                time.sleep(self.server.pause)
+                if self.server.hold is not None and at >= start + self.server.hold:
+                    self.server.go_on.wait()
                 self.wfile.write(content[at : min(at + 65_536, end)])
+
+    def do_CONNECT(self):  # of https
+        self.server.asked.append((self.path, None))
+        self.send_error(502)
 
     def log_message(self, *args):
         pass

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from conftest import ROOT
+from runs import SAFETY
 
 CLUSTER = ("SLURM_", "TPU_", "JAX_COORDINATOR", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JOB_COMPLETION")
 ALONE = {name: None for name in os.environ if name.startswith(CLUSTER)}
@@ -37,7 +38,7 @@ def environment(devices: int = 1, **changes: str | None) -> dict[str, str]:
     return {name: value for name, value in env.items() if value is not None}
 
 
-def run_each(commands: list[list], envs: list[dict], seconds: float = 600) -> list[Ended]:
+def run_each(commands: list[list], envs: list[dict], seconds: float = SAFETY) -> list[Ended]:
     """Starts all, waits for all; none outlives this."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
     started = [

@@ -12,6 +12,7 @@ import time
 import chex
 import pytest
 from loopback import run_script
+from runs import SAFETY
 from tiny_states import assert_equal, state_at
 
 from cnn_jax import UserError
@@ -346,7 +347,7 @@ def kill_at_random(folder, kills, seed):
         process = context.Process(target=save_on_and_on, args=(folder, theirs))
         process.start()
         theirs.close()
-        assert ours.poll(60)  # its first save is through
+        assert ours.poll(SAFETY)  # its first save is through
         time.sleep(draw.uniform(0, 0.3))
         process.kill()
         process.join()

@@ -115,15 +115,11 @@ def test_bad_images_end_the_command_or_are_counted(capsys, weights, folder, tmp_
     assert code == 0 and "center: 30 images, 1 bad ones left out\n" in out and "emu/cut.png" in err
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, data_dir):
-    """A short run of train.py on mnist_5k."""
-    out = tmp_path_factory.mktemp("trained") / "run"
-    options = ["--epochs", "1", "--batch-size", "100", "--data-dir", str(data_dir), "--out", str(out)]
-    script = f"import sys, train; sys.exit(train.main({options!r}))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return out
+@pytest.fixture
+def trained(whole, data_dir, monkeypatch):
+    """A short run of train.py on mnist_5k, which finds its data again."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
+    return whole[0]
 
 
 @pytest.mark.parametrize("batch_size", [64, 100])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from odd_images import BAD, GOOD, JPEG, PIXELS
+from runs import SAFETY
 
 from cnn_jax import UserError
 from cnn_jax.data.crops import random_resized_box
@@ -130,10 +131,8 @@ def test_a_bad_image_in_a_thread_or_worker_is_told_all_the_same(processes):
     files = [JPEG] * 64
     files[50] = b""
     batches = HostBatches(dataset(files), MIDDLE, np.arange(64, dtype=np.int32).reshape(8, 8))
-    start = time.monotonic()
-    with pytest.raises(UserError, match="file 50 is empty"):
+    with pytest.raises(UserError, match="file 50 is empty"):  # and it does not hang
         list(read_ahead(batches, 2, processes))
-    assert time.monotonic() - start < 60  # and it does not hang
 
 
 def test_without_grain_it_says_what_to_install(monkeypatch):
@@ -150,21 +149,22 @@ def test_the_host_side_knows_no_jax_and_no_tensorflow():
 
 def test_a_killed_process_leaves_no_workers(tmp_path):
     script = f"""
-import sys, time
+import sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from test_host import *
 if __name__ == "__main__":
     it = read_ahead(HostBatches(PHOTOS, VIEW, np.concatenate([rows(PHOTOS)] * 50), draw=(0, 0)), 1, 2)
-    next(it); print("ready", flush=True); time.sleep(60)
+    next(it); print("ready", flush=True); sys.stdin.read()
 """
     (tmp_path / "run.py").write_text(script + "\n")
-    process = subprocess.Popen([sys.executable, tmp_path / "run.py"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, tmp_path / "run.py"], **pipes, text=True, cwd=ROOT)
     assert process.stdout.readline() == "ready\n"
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
     process.kill()
     process.wait()
     assert children
-    end = time.monotonic() + 20
-    while time.monotonic() < end and any(os.path.exists(f"/proc/{child}") for child in children):
-        time.sleep(0.2)
-    assert not [child for child in children if os.path.exists(f"/proc/{child}")]
+    end = time.monotonic() + SAFETY
+    while any(os.path.exists(f"/proc/{child}") for child in children):
+        assert time.monotonic() < end
+        time.sleep(0.1)

@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import AbstractMesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from loopback import run_script
+from runs import made_once
 
 from cnn_jax import sharding
 
@@ -92,20 +93,27 @@ def on_devices(devices: int, processes: int = 1) -> list[dict]:
     return [json.loads(end.stdout.splitlines()[-1]) for end in ended]
 
 
-@pytest.fixture(scope="module")
-def one():
-    return on_devices(1)[0]
+def found_once(factory, devices: int, processes: int = 1) -> list[dict]:
+    def make(folder):
+        (folder / "found.json").write_text(json.dumps(on_devices(devices, processes)))
+
+    return json.loads((made_once(factory, f"on-{devices}-of-{processes}", make) / "found.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def eight():
-    return on_devices(8)[0]
+@pytest.fixture(scope="session")
+def one(tmp_path_factory):
+    return found_once(tmp_path_factory, 1)[0]
 
 
-@pytest.fixture(scope="module")
-def two():
+@pytest.fixture(scope="session")
+def eight(tmp_path_factory):
+    return found_once(tmp_path_factory, 8)[0]
+
+
+@pytest.fixture(scope="session")
+def two(tmp_path_factory):
     """Of two processes with a device each, what both found."""
-    return on_devices(2, processes=2)
+    return found_once(tmp_path_factory, 2, processes=2)
 
 
 def compare(one: dict, many: dict) -> None:

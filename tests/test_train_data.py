@@ -1,4 +1,4 @@
-"""train.py on data of every kind: both engines, kills, other batch sizes, bad files. Whole processes."""
+"""train.py on data of every kind: both engines, kills, other batch sizes, several devices, bad files."""
 
 import json
 import os
@@ -10,40 +10,12 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from loopback import run_script
 from odd_images import BAD, GOOD
 from PIL import Image
-from runs import summary
+from runs import SAFETY, records, summary
 
 SMALL = ("--epochs", 3, "--batch-size", 16, "--threads", 2, "--augment.rotate", 0, "--optimizer.lr", 0.005)
-
-# Writes down the images of every step that training is given, and whether TensorFlow came along. With STOP="signal
-# step path" it sends itself the signal before that step, once the path exists.
-SPY = """
-import json, os, sys, time
-import train
-from cnn_jax.data import engines
-log = open(sys.argv[1], "a")
-signum, stop, path = os.environ.get("STOP", "0 0 .").split()
-steps = 0
-for engine in (engines.OnDevice, engines.FromHost):
-    def batches(self, rows, epoch=None, given=engine.batches):
-        for row, batch in zip(rows, given(self, rows, epoch)):
-            if epoch is not None:
-                global steps
-                if steps == int(stop) > 0:
-                    while not os.path.exists(path):
-                        time.sleep(0.01)
-                    os.kill(os.getpid(), int(signum))
-                steps += 1
-                print(json.dumps([epoch, row.tolist()]), file=log, flush=True)
-            yield batch
-    engine.batches = batches
-if __name__ == "__main__":
-    code = train.main(sys.argv[2:])
-    print("TENSORFLOW", "tensorflow" in sys.modules)
-    sys.exit(code)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -78,22 +50,8 @@ def folder(tmp_path_factory):
     return top
 
 
-@pytest.fixture
-def spied(train_command, tmp_path):
-    """Starts train.py with a log of the images that it trains on."""
-
-    def command(log, *options) -> dict:
-        script = tmp_path / "spy.py"
-        script.write_text(SPY)
-        found = train_command()
-        env = found["env"] | {"PYTHONPATH": str(ROOT)}
-        return found | {"args": [sys.executable, str(script), str(log), *map(str, options)], "env": env}
-
-    return command
-
-
 def finished(command) -> subprocess.CompletedProcess:
-    done = subprocess.run(**command, capture_output=True, timeout=600)
+    done = subprocess.run(**command, capture_output=True, timeout=SAFETY)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -108,127 +66,168 @@ def data_options(kind, npz, folder):
     return ("--dataset", npz, "--engine", kind)
 
 
-@pytest.mark.parametrize("kind", ["device", "host of many sizes"])
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_a_run_stopped_in_mid_epoch_and_resumed_sees_the_images_of_an_uninterrupted_one(
-    spied, npz, folder, tmp_path, kind, signum
-):
-    options = (*SMALL, *data_options(kind, npz, folder))
-    done = finished(spied(tmp_path / "whole.log", *options, "--out", tmp_path / "whole"))
-    assert "TENSORFLOW False" in done.stdout
-    whole = given(tmp_path / "whole.log")
+@pytest.fixture(scope="module", params=["device", "host of many sizes"])
+def uninterrupted(request, npz, folder, train_here, tmp_path_factory):
+    """Options, their whole run, and the images of its steps."""
+    options, out, steps = (*SMALL, *data_options(request.param, npz, folder)), tmp_path_factory.mktemp("whole"), []
+    assert train_here(*options, "--out", out, steps=steps).returncode == 0
+    return options, out, steps
+
+
+def stop_in_mid_epoch(spied, uninterrupted, out, signum):
+    """Three steps behind the first checkpoint, which is on disk. Returns the steps of an epoch, and what was said."""
+    options, _, whole = uninterrupted
     steps_per_epoch = len(whole) // 3
-    cut, log = tmp_path / "cut", tmp_path / "cut.log"
-    saved = cut / "checkpoints" / str(steps_per_epoch)
-    command = spied(log, *options, "--out", cut)
-    command["env"]["STOP"] = f"{int(signum)} {steps_per_epoch + 3} {saved}"
-    stopped = subprocess.run(**command, capture_output=True, timeout=600)
-    assert stopped.returncode == {signal.SIGTERM: 75, signal.SIGKILL: -9}[signum], stopped.stderr
-    log.unlink()
-    finished(spied(log, "--resume", "--out", cut))
-    rest = given(log)
+    saved = out / "checkpoints" / str(steps_per_epoch)
+    moment = f"{int(signum)} {steps_per_epoch + 3} {saved}"
+    stopped = subprocess.run(
+        **spied(out.with_suffix(".log"), *options, "--out", out, STOP=moment), capture_output=True, timeout=SAFETY
+    )
+    assert not (out / "summary.json").exists()
+    return steps_per_epoch, stopped
+
+
+def assert_goes_on(uninterrupted, out, rest):
+    """With the images of an uninterrupted run to its very bits, and no record stands twice."""
+    _, whole_out, whole = uninterrupted
     assert rest == whole[len(whole) - len(rest) :]
-    assert len(rest) == {signal.SIGTERM: 2 * steps_per_epoch - 4, signal.SIGKILL: 2 * steps_per_epoch}[signum]
-    assert summary(cut)["params_digest"] == summary(tmp_path / "whole")["params_digest"]
+    assert summary(out)["params_digest"] == summary(whole_out)["params_digest"]
+    steps = [record["step"] for record in records(out) if record["kind"] == "train"]
+    assert steps == sorted(set(steps)) and steps[-1] == len(whole)
 
 
-def test_both_engines_train_the_same_network(spied, run_train, npz, tmp_path):
+def test_a_run_killed_in_mid_epoch_and_resumed_sees_the_images_of_an_uninterrupted_one(spied, uninterrupted, tmp_path):
+    out = tmp_path / "run"
+    steps_per_epoch, killed = stop_in_mid_epoch(spied, uninterrupted, out, signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL
+    done = finished(spied(tmp_path / "rest.log", "--resume", "--out", out))
+    assert "TENSORFLOW False" in done.stdout
+    rest = given(tmp_path / "rest.log")
+    assert len(rest) == 2 * steps_per_epoch
+    assert_goes_on(uninterrupted, out, rest)
+
+
+def test_a_run_stopped_in_mid_epoch_and_resumed_goes_on_at_the_next_image(spied, uninterrupted, train_here, tmp_path):
+    out = tmp_path / "run"
+    steps_per_epoch, stopped = stop_in_mid_epoch(spied, uninterrupted, out, signal.SIGTERM)
+    assert stopped.returncode == 75
+    assert stopped.stderr == (
+        f"train.py: stopped by SIGTERM at step {steps_per_epoch + 4}; the checkpoint is saved; "
+        f"go on with: uv run train.py --resume --out {out}\n"
+    )
+    rest = []
+    assert train_here("--resume", "--out", out, steps=rest).returncode == 0
+    assert len(rest) == 2 * steps_per_epoch - 4
+    assert_goes_on(uninterrupted, out, rest)
+
+
+def test_both_engines_train_the_same_network(train_here, npz, tmp_path):
     for engine in ("device", "host"):
         options = (*SMALL, "--dataset", npz, "--engine", engine, "--out", tmp_path / engine)
-        done = run_train(*options, "--augment.rotate", 10)
+        done = train_here(*options, "--augment.rotate", 10)
         assert done.returncode == 0, done.stderr
         assert summary(tmp_path / engine)["engine"] == engine
     one, other = summary(tmp_path / "device"), summary(tmp_path / "host")
     assert one["params_digest"] == other["params_digest"]
     assert one["data_wait_s"] == 0 and other["data_wait_s"] > 0
-    records = [json.loads(line) for line in (tmp_path / "host" / "metrics.jsonl").read_text().splitlines()]
-    assert all(0 <= r["data_wait"] <= 1 for r in records if r["kind"] == "train")
+    assert all(0 <= r["data_wait"] <= 1 for r in records(tmp_path / "host") if r["kind"] == "train")
 
 
-def test_another_batch_size_on_resume_goes_on_at_the_next_image(spied, npz, tmp_path):
-    out, log = tmp_path / "run", tmp_path / "log"
-    command = spied(log, *SMALL, "--dataset", npz, "--epochs", 4, "--out", out)
-    command["env"]["STOP"] = f"{int(signal.SIGTERM)} 16 ."
-    stopped = subprocess.run(**command, capture_output=True, timeout=600)
+def test_another_batch_size_on_resume_goes_on_at_the_next_image(train_here, npz, tmp_path):
+    out, before, after = tmp_path / "run", [], []
+    stopped = train_here(*SMALL, "--dataset", npz, "--epochs", 4, "--out", out, steps=before, stop=(signal.SIGTERM, 16))
     assert "stopped by SIGTERM at step 17;" in stopped.stderr  # 203 // 16 = 12 steps an epoch
-    step, before = 17, given(log)
-    log.unlink()
-    done = finished(spied(log, "--resume", "--out", out, "--batch-size", 40))
+    step = 17
+    done = train_here("--resume", "--out", out, "--batch-size", 40, steps=after)
     assert "goes on with batch_size: 16 -> 40" in done.stdout
-    after = given(log)
     assert {len(row) for _, row in after} == {40}
     cut = before[-1][0]
     of_epoch = {epoch: [i for e, row in before + after if e == epoch for i in row] for epoch in range(4)}
     assert all(len(set(images)) == len(images) > 203 - 40 for images in of_epoch.values())  # none twice
     expected = np.random.default_rng((0, cut)).permutation(203)
     assert of_epoch[cut] == expected[: len(of_epoch[cut])].tolist()
-    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [r["epoch"] for r in records if r["kind"] == "test"] == [1, 2, 3, 4]
+    found = records(out)
+    assert [r["epoch"] for r in found if r["kind"] == "test"] == [1, 2, 3, 4]
     assert summary(out)["steps"] == step + len(after)
-    assert [r["lr"] for r in records if r["kind"] == "train"][-1] < 0.002  # the cosine ends where it should
-    again = finished(spied(log, "--resume", "--out", out))
+    assert [r["lr"] for r in found if r["kind"] == "train"][-1] < 0.002  # the cosine ends where it should
+    again = train_here("--resume", "--out", out)
     assert "complete" in again.stdout and json.loads((out / "config.json").read_text())["batch_size"] == 40
 
 
 def test_ctrl_c_with_worker_processes_saves_and_leaves_none_of_them(spied, folder, tmp_path):
-    """A terminal's Ctrl-C reaches every process of the group."""
-    options = (*SMALL, *data_options("host of many sizes", None, folder), "--workers", 2, "--epochs", 50)
+    """A terminal's Ctrl-C reaches every process of the group. The run would not end by itself."""
+    options = (*SMALL, *data_options("host of many sizes", None, folder), "--workers", 2, "--epochs", 100_000)
     command = spied(tmp_path / "log", *options, "--out", tmp_path / "run")
     process = subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     while process.poll() is None and not ((tmp_path / "log").exists() and len(given(tmp_path / "log")) > 5):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=SAFETY)
     assert process.returncode == 130, stderr
-    assert re.search(r"^train.py: stopped by SIGINT at step \d+; the checkpoint is saved", stderr, re.MULTILINE)
+    told, go_on = r"^train.py: stopped by SIGINT at step \d+; the checkpoint is saved; ", "go on with: uv run train.py"
+    assert re.search(f"{told}{go_on} --resume --out {tmp_path / 'run'}$", stderr, re.MULTILINE), stderr
     assert "Traceback" not in stderr
-    end = time.monotonic() + 20
-    while time.monotonic() < end and subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True).stdout:
+    end = time.monotonic() + SAFETY
+    while subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True).stdout:
+        assert time.monotonic() < end
         time.sleep(0.1)
-    assert not subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True).stdout
 
 
-def test_a_plateau_refuses_another_batch_size(run_train, npz, tmp_path):
-    options = ("--dataset", npz, "--epochs", 1, "--batch-size", 16, "--schedule.kind", "plateau")
-    assert run_train(*options, "--out", tmp_path / "run").returncode == 0
-    done = run_train("--resume", "--out", tmp_path / "run", "--batch-size", 40, "--epochs", 2, "--allow-change")
+def test_a_plateau_refuses_another_batch_size(train_here, npz, tmp_path):
+    options = ("--dataset", npz, "--epochs", 1, "--batch-size", 40, "--schedule.kind", "plateau")
+    assert train_here(*options, "--out", tmp_path / "run").returncode == 0
+    done = train_here("--resume", "--out", tmp_path / "run", "--batch-size", 16, "--epochs", 2, "--allow-change")
     assert done.returncode == 2 and "plateau averages over epochs of one length" in done.stderr
 
 
-def test_1003_images_are_counted_exactly_on_one_and_eight_devices(run_train, train_command, npz, tmp_path):
-    found = {}
-    for devices, engine in ((1, "device"), (8, "device"), (8, "host")):
-        out = tmp_path / f"{engine}{devices}"
-        env = train_command()["env"] | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-        options = ("--dataset", npz, "--batch-size", 64, "--epochs", 1, "--engine", engine, "--optimizer.lr", 0.01)
-        done = run_train(*options, "--out", out, env=env)
-        assert done.returncode == 0, done.stderr
-        assert f"on {devices} x cpu" in done.stdout
-        found[engine, devices] = summary(out)
-    assert {run["test_count"] for run in found.values()} == {1003}
-    assert len({run["test_top1"] for run in found.values()}) == 1  # brightness is learnt or not, with no image near
+ON_EIGHT_DEVICES = """
+import sys, train
+options, outs = sys.argv[1:-2], sys.argv[-2:]
+for engine, out in zip(("device", "host"), outs):
+    print("CODE", train.main([*options, "--engine", engine, "--out", out]))
+print("CODE", train.main([*options, "--batch-size", "63"]))
+"""
 
 
-def test_a_validation_share_keeps_the_test_images_for_the_end(run_train, npz, tmp_path):
-    done = run_train(*SMALL, "--dataset", npz, "--validation", 0.2, "--out", tmp_path / "run")
+def test_eight_devices_train_what_one_trains_and_count_1003_images_exactly(train_here, train_command, npz, tmp_path):
+    options = ("--dataset", npz, "--batch-size", 64, "--epochs", 1, "--optimizer.lr", 0.01)
+    one = train_here(*options, "--engine", "device", "--out", tmp_path / "one")
+    outs = [tmp_path / name for name in ("one", "device", "host")]
+    command = train_command()
+    command["args"] = [sys.executable, "-c", ON_EIGHT_DEVICES, *map(str, (*options, *outs[1:]))]
+    command["env"]["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+    eight = subprocess.run(**command, capture_output=True, timeout=SAFETY)
+    assert one.returncode == 0 and re.findall("CODE (.*)", eight.stdout) == ["0", "0", "2"], eight.stderr
+    assert "on 1 x cpu" in one.stdout and eight.stdout.count("on 8 x cpu") == 2
+    assert eight.stderr == "train.py: --batch-size 63 does not divide over 8 devices; 56 would\n"
+    found = [summary(out) for out in outs]
+    assert [run["engine"] for run in found] == ["device", "device", "host"]
+    assert {run["test_count"] for run in found} == {1003}
+    assert len({run["test_top1"] for run in found}) == 1  # brightness is learnt or not, with no image near
+    losses = [next(record["loss"] for record in records(out) if record["kind"] == "train") for out in outs]
+    assert max(losses) - min(losses) < 1e-4
+
+
+def test_a_validation_share_keeps_the_test_images_for_the_end(train_here, npz, tmp_path):
+    done = train_here(*SMALL, "--dataset", npz, "--validation", 0.2, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "162 train, 1,003 test, 41 validation images" in done.stdout and "val top-1" in done.stdout
-    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [r["count"] for r in records if r["kind"] == "validation"] == [41] * 3
-    assert not [r for r in records if r["kind"] == "test"]
+    found = records(tmp_path / "run")
+    assert [r["count"] for r in found if r["kind"] == "validation"] == [41] * 3
+    assert not [r for r in found if r["kind"] == "test"]
     assert summary(tmp_path / "run")["test_count"] == 1003
 
 
-def test_a_part_of_a_split_is_trained_on(run_train, npz, tmp_path):
+def test_a_part_of_a_split_is_trained_on(train_here, npz, tmp_path):
     options = ("--dataset", npz, "--train-split", "train[:50%]", "--test-split", "test[-100:]", "--epochs", 1)
-    done = run_train(*options, "--batch-size", 16, "--out", tmp_path / "run")
+    done = train_here(*options, "--batch-size", 16, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "102 train, 100 test images" in done.stdout
 
 
-def test_synthetic_images_train(run_train, tmp_path):
+def test_synthetic_images_train(train_here, tmp_path):
     options = ("--dataset", "synthetic:28x28x5", "--train-split", "train[:160]", "--test-split", "test[:32]")
-    done = run_train(*options, "--epochs", 1, "--batch-size", 16, "--out", tmp_path / "run")
+    done = train_here(*options, "--epochs", 1, "--batch-size", 16, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert summary(tmp_path / "run")["test_count"] == 32
 
@@ -243,7 +242,7 @@ def odd_folder(folder, tmp_path):
     return top
 
 
-def test_bad_images_end_a_run_with_their_name_or_are_skipped_and_counted(run_train, odd_folder, tmp_path):
+def test_bad_images_end_a_run_with_their_name_or_are_skipped_and_counted(train_here, odd_folder, tmp_path):
     """Fifty odd files: what can be read is trained on, what cannot is named."""
     bad = {name for name in BAD if not name.endswith(".gif")}  # torchvision's folders hold no GIFs
     options = (
@@ -256,10 +255,10 @@ def test_bad_images_end_a_run_with_their_name_or_are_skipped_and_counted(run_tra
         "--augment.crop",
         "random_resized",
     )
-    done = run_train(*options, "--out", tmp_path / "error")
+    done = train_here(*options, "--out", tmp_path / "error")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
     assert re.match(rf"train.py: {odd_folder}/train/\w+/x_\S+ is .*; --bad-images skip goes on without", done.stderr)
-    done = run_train(*options, "--bad-images", "skip", "--out", tmp_path / "skip")
+    done = train_here(*options, "--bad-images", "skip", "--out", tmp_path / "skip")
     assert done.returncode == 0, done.stderr
     told = set(re.findall(r"^skipped: .*/x_(\S+) (?:is|has) ", done.stderr, re.MULTILINE))
     skipped = summary(tmp_path / "skip")["skipped_images"]["train"]
@@ -281,8 +280,8 @@ def test_bad_images_end_a_run_with_their_name_or_are_skipped_and_counted(run_tra
         (("--engine", "gpu"), "engine"),
     ],
 )
-def test_a_mistake_about_data_is_one_line_and_exit_code_2(run_train, options, message):
-    done = run_train(*options)
+def test_a_mistake_about_data_is_one_line_and_exit_code_2(train_here, options, message):
+    done = train_here(*options)
     assert done.returncode == 2
     assert done.stderr.startswith("train.py: ") and message in done.stderr, done.stderr
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stdout + done.stderr
@@ -292,7 +291,7 @@ TWO_PROCESSES = """
 import sys
 import jax
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
-jax.distributed.initialize(f"127.0.0.1:{sys.argv[2]}", num_processes=2, process_id=int(sys.argv[1]))
+jax.distributed.initialize(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
 from functools import partial
 import numpy as np
 from cnn_jax.data import open_dataset
@@ -301,7 +300,7 @@ from cnn_jax.data.engines import FromHost
 from cnn_jax.data.order import epoch_order
 from cnn_jax.data.views import random_part
 from cnn_jax.sharding import data_mesh, replicated, split
-dataset = open_dataset(f"folder:{sys.argv[3]}", "train")
+dataset = open_dataset(f"folder:{sys.argv[4]}", "train")
 read = []
 view = partial(random_part, size=16, box=random_resized_box)
 def spy(image, channels, key):
@@ -317,21 +316,10 @@ print("SUMS", sums)
 """
 
 
-def test_two_processes_together_see_each_image_once_an_epoch(folder, tmp_path):
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = lambda number: [sys.executable, "-c", TWO_PROCESSES, str(number), str(port), str(folder)]
-    env = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    both = [
-        subprocess.Popen(command(number), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
-        for number in range(2)
-    ]
-    outputs = [process.communicate(timeout=120) for process in both]
-    assert [process.returncode for process in both] == [0, 0], outputs[0][1][-2000:]
-    read = [json.loads(re.search(r"READ (.*)", out)[1]) for out, _ in outputs]
+def test_two_processes_together_see_each_image_once_an_epoch(folder):
+    both = run_script(TWO_PROCESSES, 2, 1, folder)
+    assert [end.code for end in both] == [0, 0], both
+    read = [json.loads(re.search(r"READ (.*)", end.stdout)[1]) for end in both]
     assert len(read[0]) == len(read[1]) == 90 and sorted(read[0] + read[1]) == list(range(180))
-    sums = [re.search(r"SUMS (.*)", out)[1] for out, _ in outputs]
+    sums = [re.search(r"SUMS (.*)", end.stdout)[1] for end in both]
     assert sums[0] == sums[1]  # both hold the same global batches
