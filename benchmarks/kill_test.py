@@ -2,9 +2,9 @@
 
     uv run python -m benchmarks.kill_test --kills 100
 
-Each run trains LeNet-5 on the embedded digits and saves every other step, so that many a kill meets a save or the
-removal of an old checkpoint. Every run must end with the bits of one that nobody stopped, and no checkpoint whose
-`saved` record was written may be lost. Exit code 1 if one was.
+Each run trains LeNet-5 on the embedded digits and saves every other step; most kills wait for the next save to have
+begun and meet its writing, its sealing or the removal of an old checkpoint. Every run must end with the bits of one
+that nobody stopped, and no checkpoint whose `saved` record was written may be lost. Exit code 1 if one was.
 """
 
 import argparse
@@ -21,9 +21,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from cnn_jax.training.manifest import MANIFEST, PART
+
 ROOT = Path(__file__).parent.parent
-RUN = ("--epochs", "2", "--batch-size", "100", "--save-every", "2")  # 80 steps, 41 saves
+RUN = ("--epochs", "6", "--batch-size", "100", "--save-every", "2")  # 240 steps, 120 saves
+OFTEN = 4  # a kill comes within that part of a whole run's training, so that a run is killed several times
 EARLY = 0.2  # share of the kills before the first step: imports, restoring, compiling
+ANYWHERE = 0.25  # share of the others that wait for no save
 SAVED = r'"kind": "saved", "step": (\d+)}'
 
 
@@ -34,6 +38,7 @@ class Found:
     kills: int = 0
     runs: int = 0
     in_training: int = 0
+    in_save: int = 0  # after the first checkpoint, in the middle of another
     unfinished: int = 0  # checkpoints that a kill cut short, passed over
     lost: int = 0
     other_digests: int = 0
@@ -82,6 +87,12 @@ def digest(out: Path) -> str:
     return json.loads((out / "summary.json").read_text())["params_digest"]
 
 
+def in_save(out: Path) -> bool:
+    """Whether a checkpoint is being made beside a whole one; also of a run that was killed."""
+    checkpoints = out / "checkpoints"
+    return any(checkpoints.glob(f"*/{MANIFEST}")) and any(checkpoints.glob(f"*{PART}"))
+
+
 def kill_test(kills: int, seed: int = 0) -> Found:
     """Kills runs `kills` times in all, at moments drawn from `seed`."""
     draw, found = random.Random(seed), Found()
@@ -99,7 +110,7 @@ def kill_test(kills: int, seed: int = 0) -> Found:
             while True:
                 run = Run(out)
                 early = draw.random() < EARLY
-                moment = draw.uniform(0, prologue if early else training)
+                moment = draw.uniform(0, prologue if early else training / OFTEN)
                 if not early:
                     run.began.wait()
                 try:
@@ -107,11 +118,17 @@ def kill_test(kills: int, seed: int = 0) -> Found:
                         moment = None  # to its end
                     code = run.process.wait(moment)
                 except subprocess.TimeoutExpired:
-                    run.process.kill()
-                    found.kills += 1
-                    found.in_training += not early
-                    bar.update()
-                    code = None
+                    waits = not early and draw.random() >= ANYWHERE
+                    while waits and run.process.poll() is None and not in_save(out):
+                        time.sleep(0.001)
+                    code = run.process.poll()
+                    if code is None:
+                        run.process.kill()
+                        run.process.wait()
+                        found.kills += 1
+                        found.in_training += not early
+                        found.in_save += not early and in_save(out)
+                        bar.update()
                 run.wait()
                 if begun := re.search(r"from step (\d+) to", run.text):
                     found.lost += int(begun[1]) < saved

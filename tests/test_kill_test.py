@@ -1,6 +1,8 @@
 import pytest
+from tiny_states import state_at
 
-from benchmarks.kill_test import acknowledged, kill_test
+from benchmarks.kill_test import acknowledged, in_save, kill_test
+from cnn_jax.training.checkpoint import Checkpoints
 
 
 def test_acknowledged_is_the_newest_saved_record(tmp_path):
@@ -9,6 +11,17 @@ def test_acknowledged_is_the_newest_saved_record(tmp_path):
         '{"kind": "saved", "step": 4}\n{"kind": "train", "step": 20}\n{"kind": "saved", "step": 12}\n{"kind": "sav'
     )
     assert acknowledged(tmp_path) == 12
+
+
+def test_a_save_is_seen_beside_a_whole_checkpoint(tmp_path):
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        (tmp_path / "checkpoints" / "2.manifest.part").touch()  # as a kill in the first save leaves it
+        assert not in_save(tmp_path)
+        checkpoints.save(state_at(2))
+        checkpoints.wait()
+        assert not in_save(tmp_path)
+        (tmp_path / "checkpoints" / "4.manifest.part").touch()
+        assert in_save(tmp_path)
 
 
 @pytest.mark.slow
