@@ -11,10 +11,11 @@ import optax
 import pytest
 
 from cnn_jax import create_model, export_state_dict, import_state_dict, list_models, model_info
-from cnn_jax.recipes import Optimizer, Schedule
-from cnn_jax.training.optimizer import make_optimizer
+from cnn_jax.data.order import Timeline
+from cnn_jax.recipes import Optimizer, Recipe, Schedule
+from cnn_jax.training.program import Program
 from cnn_jax.training.state import TrainState
-from cnn_jax.training.step import cross_entropy, train_step
+from cnn_jax.training.step import train_step
 
 BY_REFERENCE = {reference: name for name in list_models() for reference in model_info(name).references}
 
@@ -102,20 +103,13 @@ def test_what_train_py_compiles_trains_as_the_reference(reference):
     variables = import_state_dict(name, golden_files.weights(golden))
     model = create_model(name, dropout=0.0, batch_norm={"unbiased": True})
     size = int(golden["input_size"])
-    optimizer = make_optimizer(Optimizer(momentum=0.9), Schedule(kind="constant"), 1)
-    step = partial(
-        train_step,
-        apply=model.apply,
-        optimizer=optimizer,
-        rate=lambda step: jnp.float32(0.1),
-        loss=cross_entropy,
-        preprocess=lambda images, key: golden_files.images(2, 4, size),
-        num_classes=1000,
-        epoch_size=4,
-        aux_weight=0.0,  # the reference's loss is the main head's
-    )
+    moves = {"optimizer": Optimizer(lr=0.1, momentum=0.9), "schedule": Schedule(kind="constant")}
+    config = Recipe(model=name, aux_weight=0.0, **moves)  # the reference's loss is the main head's
+    program = Program(config, Timeline(4, 4, 1), classes=1000, channels=3)
+    vars(program).update(apply=model.apply, preprocess=lambda images, key: golden_files.images(2, 4, size))
+    state = TrainState.create(variables, program.optimizer, jax.random.key(0))
     batch = {"image": jnp.zeros((4, size, size, 3), jnp.uint8), "label": jnp.arange(1, 5)}
-    state, metrics = jax.jit(step)(TrainState.create(variables, optimizer, jax.random.key(0)), batch)
+    state, metrics = jax.jit(partial(train_step, program))(state, batch)
     np.testing.assert_allclose(metrics["loss"], golden["loss"], rtol=1e-4)
     grads = optax.tree.get(state.opt_state, "trace")
     np.testing.assert_allclose(metrics["grad_norm"], np.linalg.norm(golden["grad_norms"]), rtol=1e-3)
