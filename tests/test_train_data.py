@@ -92,8 +92,10 @@ def assert_goes_on(uninterrupted, out, rest):
     _, whole_out, whole = uninterrupted
     assert rest == whole[len(whole) - len(rest) :]
     assert summary(out)["params_digest"] == summary(whole_out)["params_digest"]
-    steps = [record["step"] for record in records(out) if record["kind"] == "train"]
-    assert steps == sorted(set(steps)) and steps[-1] == len(whole)
+    steps = [record["step"] for record in records(out)]
+    assert steps == sorted(steps) and steps[-1] == len(whole)
+    trained = [record["step"] for record in records(out) if record["kind"] == "train"]
+    assert trained == sorted(set(trained))
 
 
 def test_a_run_killed_in_mid_epoch_and_resumed_sees_the_images_of_an_uninterrupted_one(spied, uninterrupted, tmp_path):

@@ -145,7 +145,7 @@ def test_bad_numbers_end_a_run_with_their_images_and_its_state_kept(train_here, 
     assert [len(line["images"]) for line in idle[:3]] == [25, 25, 25]
     assert f"step {idle[0]['step']}: loss " in done.stdout
     again = train_here("--resume", "--out", out, "--optimizer.lr", 0.01, "--epochs", 1, "--allow-change")
-    assert "optimizer.lr: 1e+30 -> 0.01" in again.stdout
+    assert f"{out}: goes on with epochs: 3 -> 1; optimizer.lr: 1e+30 -> 0.01" in again.stdout
 
 
 # ----- whole runs, and what was made of them
