@@ -106,7 +106,8 @@ class Checkpoints:
 
         Raises:
           UserError: the disk is full, or another reason why it cannot be written. Nothing of the
-            failed save is left, and the next one may succeed; with several processes, after a new start.
+            failed save is left, at the latest after the next one, which may succeed; with several processes, after
+            a new start.
         """
         if self._writing is None:
             return
@@ -275,7 +276,10 @@ class Checkpoints:
         for step in manifests.keys() - {*sorted(manifests)[-KEPT:], manifest.best(manifests)}:
             (self.directory / "deleted").mkdir(exist_ok=True)
             self._folder(step).rename(self.directory / "deleted" / str(step))
-        _remove([self.directory / "deleted"])
+        busy = "none" if self._writing is None or self._is_sealed() else str(self._writing)
+        # What a thread of a failed save wrote after that was discarded.
+        late = [path for path in self.directory.glob(f"*{UNCOMMITTED}*") if path.name.split(".")[0] != busy]
+        _remove([self.directory / "deleted", *late])
 
     def _fault(self, step: int) -> str | None:
         """What is wrong with a step, looked for until it is found to be right once."""
