@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_jit import quick_apply, quick_init
 
 from cnn_jax import UserError, create_model
 from cnn_jax.models.structure import structure
@@ -39,7 +40,7 @@ def test_response_normalisation_is_the_printed_sum_or_caffes(name, k, alpha):
     model = create_model(name, **NARROW)
     images = 5 * np.random.default_rng(0).standard_normal((1, 28, 28, 3)).astype(np.float32)
     variables = random_variables(model, (28, 28, 3))
-    _, state = model.apply(variables, images, train=False, capture_intermediates=True, mutable=["intermediates"])
+    _, state = quick_apply(model, variables, images, train=False, capture_intermediates=True, mutable=["intermediates"])
     a = np.asarray(state["intermediates"]["taps"]["conv1"], np.float64)
     b = np.empty_like(a)
     for i in range(96):
@@ -65,7 +66,7 @@ def test_pooling_follows_normalisation_unless_asked_otherwise(pool_first, side):
 @pytest.mark.parametrize(("name", "bias"), [("alexnet", 1.0), ("alexnet_caffe", 0.1)])
 def test_weights_start_as_section_5_says(name, bias):
     model = create_model(name, **NARROW)
-    params = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 3)), train=False)["params"]
+    params = quick_init(model, jnp.zeros((1, 28, 28, 3)), train=False)["params"]
     for layer, values in params.items():
         raised = layer in ("conv2", "conv4", "conv5", "fc6", "fc7")
         np.testing.assert_array_equal(values["bias"], np.float32(bias if raised else 0.0), err_msg=layer)
@@ -80,9 +81,8 @@ def test_dropout_stands_behind_the_hidden_layers_in_the_paper_and_before_them_in
     def head_sees_all_of_fc7(name):
         model = create_model(name, **NARROW)
         variables = random_variables(model, (28, 28, 3))
-        logits, state = model.apply(
-            variables, images, train=True, rngs={"dropout": jax.random.key(1)}, mutable=["intermediates"]
-        )
+        drawn = {"dropout": jax.random.key(1)}
+        logits, state = quick_apply(model, variables, images, train=True, rngs=drawn, mutable=["intermediates"])
         head = variables["params"]["head"]
         return np.allclose(state["intermediates"]["taps"]["fc7"] @ head["kernel"] + head["bias"], logits, rtol=1e-3)
 

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_jit import quick_apply, quick_init, quick_jit
 
 from cnn_jax.layers import ConvBN, SqueezeExcite, depth_rates, drop_branch, zero_pad_shortcut
 
@@ -13,11 +14,11 @@ X = np.random.default_rng(0).standard_normal((4, 6, 6, 8)).astype(np.float32)
 
 def test_squeeze_excite_matches_a_numpy_oracle():
     layer = SqueezeExcite(2)
-    variables = layer.init(jax.random.key(0), X)
+    variables = quick_init(layer, X)
     p = jax.tree.map(np.asarray, variables["params"])
     squeezed = np.maximum(X.mean((1, 2)) @ p["reduce"]["kernel"] + p["reduce"]["bias"], 0)
     gate = 1 / (1 + np.exp(-(squeezed @ p["expand"]["kernel"] + p["expand"]["bias"])))
-    np.testing.assert_allclose(layer.apply(variables, X), X * gate[:, None, None], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(quick_apply(layer, variables, X), X * gate[:, None, None], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -54,11 +55,11 @@ def test_a_zero_pad_shortcut_takes_every_other_pixel_and_stands_amid_zeros(size,
 
 def test_conv_bn_is_convolution_then_norm_then_activation():
     layer = ConvBN(5, 3, padding=1)
-    variables = layer.init(jax.random.key(0), X, train=False)
+    variables = quick_init(layer, X, train=False)
     assert set(variables["params"]) == {"conv", "norm"}
     assert set(variables["params"]["conv"]) == {"kernel"}  # the norm's bias makes a second one idle
-    y, _ = layer.apply(variables, X, train=True, mutable=["batch_stats"])
-    plain, _ = ConvBN(5, 3, padding=1, act=None).apply(variables, X, train=True, mutable=["batch_stats"])
+    y, _ = quick_apply(layer, variables, X, train=True, mutable=["batch_stats"])
+    plain, _ = quick_apply(ConvBN(5, 3, padding=1, act=None), variables, X, train=True, mutable=["batch_stats"])
     np.testing.assert_allclose(plain.mean((0, 1, 2)), np.zeros(5), atol=1e-5)
     np.testing.assert_array_equal(y, jnp.maximum(plain, 0))
 
@@ -81,7 +82,7 @@ def dropped(rate, keys, batch=4):
     """Which images of `batch` drop_branch takes away, (keys, batch), after a look at what it leaves."""
     x = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (batch, 3, 3, 2)), jnp.float32)
     run = lambda key: Branch(rate).apply({}, x, train=True, rngs={"dropout": key})
-    y = np.asarray(jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), keys)))
+    y = np.asarray(quick_jit(jax.vmap(run))(jax.random.split(jax.random.key(0), keys)))
     gone = y[:, :, 0, 0, 0] == 0
     np.testing.assert_allclose(y, np.where(gone[..., None, None, None], 0, x / (1 - rate)), rtol=1e-6)
     return gone

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from quick_jit import quick_apply, quick_init
 
 from cnn_jax.layers import ConvBN, Inception, SqueezeExcite, Unit, avg_pool
 
@@ -13,7 +14,7 @@ def test_branches_are_chains_side_by_side_concatenated_in_order():
     fork = (Unit(3, (1, 3)), Unit(2, (3, 1)))
     module = Inception(((Unit(2),), (Unit(4, 3), fork), (pool, Unit(1)), (pool,)))
     x = np.random.default_rng(0).standard_normal((2, 6, 6, 5)).astype(np.float32)
-    variables = module.init(jax.random.key(0), x, train=False)
+    variables = quick_init(module, x, train=False)
     kernels = {name: layer["conv"]["kernel"] for name, layer in variables["params"].items()}
 
     def conv(x, name, pads):
@@ -29,7 +30,7 @@ def test_branches_are_chains_side_by_side_concatenated_in_order():
         conv(pool(x), "branch3_conv1", (zero, zero)),
         pool(x),
     )
-    actual = module.apply(variables, x, train=False)
+    actual = quick_apply(module, variables, x, train=False)
     np.testing.assert_allclose(actual, np.concatenate(expected, -1), rtol=1e-5, atol=1e-5)
 
 
@@ -44,5 +45,5 @@ def test_units_without_padding_given_keep_the_size_and_padding_zero_shrinks_it()
 
 def test_squeeze_excitation_gates_the_concatenation():
     module = Inception(((Unit(16),), (Unit(16, 3),)), se=lambda **kw: SqueezeExcite(16, **kw))
-    params = module.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)), train=False)["params"]
+    params = quick_init(module, jnp.zeros((1, 4, 4, 3)), train=False)["params"]
     assert params["se"]["reduce"]["kernel"].shape == (32, 2)

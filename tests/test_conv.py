@@ -3,6 +3,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_jit import quick_init
 
 from cnn_jax import UserError
 from cnn_jax.layers import Conv
@@ -40,7 +41,7 @@ def oracle(x, kernel, stride, padding, groups):
 def test_convolution_matches_a_numpy_oracle(kernel, stride, padding, groups):
     x = np.random.default_rng(0).standard_normal((2, 10, 9, 4)).astype(np.float32)
     layer = Conv(8, kernel, stride, padding, groups, bias_init=jax.nn.initializers.normal())
-    variables = layer.init(jax.random.key(0), x)
+    variables = quick_init(layer, x)
     weights = variables["params"]
     both = stride if isinstance(stride, tuple) else (stride, stride)
     expected = oracle(x, np.asarray(weights["kernel"]), both, padding_pairs(padding), groups) + weights["bias"]
@@ -56,11 +57,11 @@ def test_compute_type_changes_and_parameters_stay_float32():
 
 def test_channels_that_do_not_divide_by_groups_are_refused():
     with pytest.raises(UserError, match="6 input and 8 output channels must both divide by groups=4"):
-        Conv(8, 3, groups=4).init(jax.random.key(0), jnp.ones((1, 5, 5, 6)))
+        quick_init(Conv(8, 3, groups=4), jnp.ones((1, 5, 5, 6)))
 
 
 def test_bias_can_be_left_out():
-    assert set(Conv(4, 1, use_bias=False).init(jax.random.key(0), jnp.ones((1, 2, 2, 3)))["params"]) == {"kernel"}
+    assert set(quick_init(Conv(4, 1, use_bias=False), jnp.ones((1, 2, 2, 3)))["params"]) == {"kernel"}
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_jit import quick_init, quick_jit
 
 from cnn_jax import UserError, create_model
 from cnn_jax.models.densenet import DenseLayer
@@ -63,9 +64,9 @@ def test_a_layer_sees_every_feature_before_it():
 def test_features_are_joined_in_the_order_of_the_layers():
     model = create_model("densenet_bc_100_12", num_classes=0).clone(stages=(2, 1))
     x = np.random.default_rng(0).standard_normal((1, 8, 8, 3)).astype(np.float32)
-    variables = jax.jit(lambda key: model.init(key, x, train=False))(jax.random.key(0))
+    variables = quick_init(model, x, train=False)
     run = partial(model.apply, train=False, capture_intermediates=True, mutable=["intermediates"])
-    seen = jax.jit(run)(variables, x)[1]["intermediates"]
+    seen = quick_jit(run)(variables, x)[1]["intermediates"]
     parts = [seen[name]["__call__"][0] for name in ("stem", "stage1_layer1", "stage1_layer2")]
     np.testing.assert_array_equal(seen["taps"]["stage1"], np.concatenate(parts, -1))
     # A transition projects the rectified norm and then averages 2x2 pixels.
@@ -79,7 +80,7 @@ def test_features_are_joined_in_the_order_of_the_layers():
 def test_remat_changes_no_number():
     x = np.random.default_rng(0).standard_normal((2, 8, 8, 3)).astype(np.float32)
     plain, remat = (create_model("densenet_bc_100_12", remat=remat).clone(stages=(2,)) for remat in (False, True))
-    variables = jax.jit(lambda key: plain.init(key, x, train=False))(jax.random.key(0))
+    variables = quick_init(plain, x, train=False)
     assert structure(plain, SMALL).layers == structure(remat, SMALL).layers
 
     def gradients(model):
@@ -87,7 +88,7 @@ def test_remat_changes_no_number():
             logits = model.apply(variables | {"params": params}, x, train=True, mutable=["batch_stats"])[0]
             return jnp.square(logits).sum()
 
-        return jax.jit(jax.grad(loss))(variables["params"])
+        return quick_jit(jax.grad(loss))(variables["params"])
 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *map(gradients, (plain, remat)))
 
@@ -97,7 +98,7 @@ def test_dropout_acts_behind_every_convolution_of_a_layer():
     x = tuple(rng.standard_normal((1, 8, 8, width)).astype(np.float32) for width in (4, 2))
     layer, key = DenseLayer(2, dropout=0.5), jax.random.key(0)
 
-    @jax.jit
+    @quick_jit
     def run(x):
         variables = layer.init(key, x, train=False)
         kept = {"capture_intermediates": True, "mutable": ["intermediates", "batch_stats"]}
@@ -111,7 +112,7 @@ def test_dropout_acts_behind_every_convolution_of_a_layer():
 
 def test_weights_start_as_he_draws_them():
     model = create_model("densenet_40_12", num_classes=0).clone(stages=(1,), growth=48)
-    kernel = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)["params"]["stage1_layer1"]["conv1"]
+    kernel = quick_init(model, jnp.zeros((1, 8, 8, 3)), train=False)["params"]["stage1_layer1"]["conv1"]
     kernel = np.asarray(kernel["kernel"])  # 6,912 values: a standard error of 0.9%
     assert abs(kernel.std() / np.sqrt(2 / (9 * 16)) - 1) < 0.04
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from quick_jit import quick_apply, quick_jit
 
 from cnn_jax import UserError, create_model, functional
 
@@ -24,18 +25,26 @@ def loss(apply):
 def test_it_is_the_module_without_the_module():
     init, apply = functional("resnet18", **SMALL)
     params, batch_stats = init(jax.random.key(0), (32, 32, 3))
-    logits, same = apply(params, batch_stats, X, train=False)
-    jitted = jax.jit(apply, static_argnames="train")
-    np.testing.assert_allclose(jitted(params, batch_stats, X, train=False)[0], logits, rtol=1e-4, atol=1e-5)
+    logits, same = quick_jit(apply, static_argnames="train")(params, batch_stats, X, train=False)
     variables = {"params": params, "batch_stats": batch_stats}
-    np.testing.assert_array_equal(logits, create_model("resnet18", **SMALL).apply(variables, X, train=False))
+    model = create_model("resnet18", **SMALL)
+    np.testing.assert_array_equal(logits, quick_apply(model, variables, X, train=False))
+    jax.tree.map(np.testing.assert_array_equal, same, batch_stats)
+
+
+def test_jit_is_the_callers_choice():
+    init, apply = functional("resnet20_cifar")
+    params, batch_stats = init(jax.random.key(0))
+    logits, same = apply(params, batch_stats, X, train=False)
+    jitted = quick_jit(apply, static_argnames="train")
+    np.testing.assert_allclose(jitted(params, batch_stats, X, train=False)[0], logits, rtol=1e-4, atol=1e-5)
     assert same is batch_stats
 
 
 def test_training_returns_statistics_that_moved_and_leaves_the_given_ones():
     init, apply = functional("resnet18", **SMALL)
     params, batch_stats = init(jax.random.key(0), (32, 32, 3))
-    _, moved = apply(params, batch_stats, X, train=True)
+    _, moved = quick_jit(partial(apply, train=True))(params, batch_stats, X)
     assert not np.array_equal(moved["stem"]["norm"]["mean"], batch_stats["stem"]["norm"]["mean"])
     np.testing.assert_array_equal(batch_stats["stem"]["norm"]["mean"], np.zeros(64))
 
@@ -45,8 +54,7 @@ def test_rematerialisation_changes_memory_and_no_number():
     params, batch_stats = plain.init(jax.random.key(0), (32, 32, 3))
     results = []
     for apply in (plain.apply, rematted.apply):
-        compiled = jax.jit(jax.grad(loss(apply), has_aux=True)).lower(params, batch_stats).compile()
-        results.append(compiled(params, batch_stats))
+        results.append(quick_jit(jax.grad(loss(apply), has_aux=True))(params, batch_stats))
     # The backward pass sums in another order.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), *results)
     kept = [str(jax.make_jaxpr(jax.grad(loss(f.apply), has_aux=True))(params, batch_stats)) for f in (plain, rematted)]
@@ -57,30 +65,31 @@ def test_vmap_runs_several_seeds_at_once():
     init, apply = functional("lenet5_modern")
     images = X[..., :1]
     keys = jax.random.split(jax.random.key(0), 3)
-    params, batch_stats = jax.vmap(init)(keys)
+    params, batch_stats = quick_jit(jax.vmap(init))(keys)
     several = jax.vmap(partial(apply, train=True), in_axes=(0, 0, None))
-    together, _ = jax.jit(several)(params, batch_stats, images)
+    together, _ = quick_jit(several)(params, batch_stats, images)
     for i in range(3):
-        alone, _ = apply(*init(keys[i]), images, train=True)
+        alone, _ = quick_jit(partial(apply, train=True))(*init(keys[i]), images)
         np.testing.assert_allclose(together[i], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_vmap_over_seeds_of_a_network_with_batch_norm():
-    init, apply = functional("resnet18", **SMALL)
-    params, batch_stats = jax.vmap(lambda key: init(key, (32, 32, 3)))(jax.random.split(jax.random.key(0), 2))
-    value, stats = jax.jit(jax.vmap(loss(apply)))(params, batch_stats)
-    assert value.shape == (2,) and stats["stem"]["norm"]["mean"].shape == (2, 64)
+    init, apply = functional("resnet20_cifar")
+    params, batch_stats = quick_jit(jax.vmap(init))(jax.random.split(jax.random.key(0), 2))
+    value, stats = quick_jit(jax.vmap(loss(apply)))(params, batch_stats)
+    assert value.shape == (2,) and stats["stem"]["norm"]["mean"].shape == (2, 16)
 
 
 def test_dropout_draws_from_the_key_and_a_missing_key_is_told():
     init, apply = functional("vgg11", num_classes=10, stem="cifar")
     params, batch_stats = init(jax.random.key(0), (32, 32, 3))
     assert batch_stats == {}
-    one, two, again = (apply(params, {}, X, train=True, key=jax.random.key(seed))[0] for seed in (1, 2, 1))
+    run = quick_jit(lambda params, key: apply(params, {}, X, train=True, key=key)[0])
+    one, two, again = (run(params, jax.random.key(seed)) for seed in (1, 2, 1))
     np.testing.assert_array_equal(one, again)
     assert not np.array_equal(one, two)
     with pytest.raises(UserError, match=r"vgg11 has dropout: apply\(\.\.\., train=True\) needs key="):
-        apply(params, {}, X, train=True)
+        jax.eval_shape(lambda: apply(params, {}, X, train=True))
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,8 @@ def test_responses_are_normalised_after_the_first_pool_and_before_the_second_as_
         return call(*args, **kwargs)
 
     with nn.intercept_methods(record):
-        structure(create_model("googlenet"), (224, 224, 3))
+        image = jnp.zeros((1, 224, 224, 3))
+        jax.eval_shape(partial(create_model("googlenet").init, train=False), jax.random.key(0), image)
     caffe = (5, 1e-4, 0.75, 1.0, True)
     assert seen == [((56, 56, 64), *caffe), ((56, 56, 192), *caffe)]
 

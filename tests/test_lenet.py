@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_jit import quick_apply, quick_init
 
 from cnn_jax import UserError, create_model, model_info
 from cnn_jax.models import lenet
@@ -25,7 +26,7 @@ XXX...XXX..X.XXX
 def net():
     model = create_model("lenet5")
     x = np.random.default_rng(0).uniform(-0.1, 1.175, (3, 32, 32, 1)).astype(np.float32)
-    return model, model.init(jax.random.key(0), x, train=False), x
+    return model, quick_init(model, x, train=False), x
 
 
 def squash(x):
@@ -51,7 +52,7 @@ def test_layers_have_the_papers_parameters_and_connections(net):
     model, variables, x = net
     params = {name: sum(p.size for p in layer.values()) for name, layer in variables["params"].items()}
     assert params == {"c1": 156, "s2": 12, "c3": 1_516, "s4": 32, "c5": 48_120, "f6": 10_164}
-    _, taps = model.apply(variables, x, train=False, mutable=["intermediates"])
+    _, taps = quick_apply(model, variables, x, train=False, mutable=["intermediates"])
     sizes = {name: tap.shape[1:] for name, tap in taps["intermediates"]["taps"].items()}
     assert sizes == {
         "c1": (28, 28, 6),
@@ -75,15 +76,15 @@ def test_subsampling_adds_multiplies_and_shifts(net):
     expected = np.zeros((2, 2, 3, 3))
     for i, j in itertools.product(range(2), range(3)):
         expected[:, i, j] = x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].sum((1, 2)) * coefficient + bias
-    np.testing.assert_allclose(lenet.Subsampling().apply(params, x), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(quick_apply(lenet.Subsampling(), params, x), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_sparse_c3_sees_only_its_maps():
     x = np.random.default_rng(0).standard_normal((1, 14, 14, 6)).astype(np.float32)
     layer = lenet.TableConv(lenet.C3_TABLE)
-    variables = layer.init(jax.random.key(0), x)
+    variables = quick_init(layer, x)
     kernel, bias = (np.asarray(variables["params"][k], np.float64) for k in ("kernel", "bias"))
-    y, first = np.asarray(layer.apply(variables, x)), 0
+    y, first = np.asarray(quick_apply(layer, variables, x)), 0
     for i, maps in enumerate(lenet.C3_TABLE):
         expected = valid_conv(x[0][..., list(maps)], kernel[:, :, first : first + len(maps)]) + bias[i]
         np.testing.assert_allclose(y[0, :, :, i], expected, rtol=1e-4, atol=1e-5)
@@ -92,7 +93,7 @@ def test_sparse_c3_sees_only_its_maps():
 
 def test_rbf_output_is_minus_the_squared_distance_to_the_bitmaps(net):
     model, variables, x = net
-    logits, taps = model.apply(variables, x, train=False, mutable=["intermediates"])
+    logits, taps = quick_apply(model, variables, x, train=False, mutable=["intermediates"])
     f6 = np.asarray(taps["intermediates"]["taps"]["f6"], np.float64)
     for digit, code in enumerate(lenet.rbf_codes()):
         np.testing.assert_allclose(logits[:, digit], -((f6 - code) ** 2).sum(1), rtol=1e-5)

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from quick_jit import quick_apply, quick_init, quick_jit
 
 from cnn_jax import UserError, create_model
 from cnn_jax.layers import BatchNorm, ConvBN
@@ -83,8 +84,8 @@ def test_version_2_has_17_blocks_and_expands_sixfold_in_all_but_the_first():
 def run_block(features, stride, x):
     """The output of a block, and those of its layers by name."""
     block = InvertedResidual(features, 6, stride, conv=partial(ConvBN, act=nn.relu6))
-    variables = block.init(jax.random.key(0), x, train=False)
-    y, state = block.apply(variables, x, train=False, capture_intermediates=True, mutable=["intermediates"])
+    variables = quick_init(block, x, train=False)
+    y, state = quick_apply(block, variables, x, train=False, capture_intermediates=True, mutable=["intermediates"])
     return y, {name: value["__call__"][0] for name, value in state["intermediates"].items() if name != "__call__"}
 
 
@@ -103,7 +104,7 @@ def test_version_2_caps_its_activations_at_six():
     shapes = structure(model, (28, 28, 1)).variables
     variables = jax.tree.map(lambda leaf: rng.uniform(1, 2, leaf.shape).astype(np.float32), shapes)
     images = rng.standard_normal((1, 28, 28, 1), np.float32)
-    features = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, images)
+    features = quick_jit(lambda v, x: model.apply(v, x, train=False))(variables, images)
     assert features.max() == 6
 
 

@@ -1,6 +1,6 @@
 """What every registered network must be; facts of a single family stand in its own test file."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,9 @@ import optax
 import pytest
 from expected import EXPECTED
 from flax.traverse_util import flatten_dict
+from quick_jit import quick_apply, quick_init, quick_jit
 
-from cnn_jax import UserError, create_model, list_models, model_info
+from cnn_jax import UserError, create_model, export_state_dict, list_models, model_info
 from cnn_jax.models import MODELS
 from cnn_jax.models.structure import structure
 
@@ -33,7 +34,11 @@ def test_every_model_has_its_row_of_expected_values():
     assert set(MODELS) == set(EXPECTED)
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Those that look at each network as it is: all of them at one, then at the next, for its structure is made once.
+each_network = pytest.mark.parametrize("name", NAMES, scope="module")
+
+
+@each_network
 def test_card_and_network_agree_with_the_published_figures(name):
     row, info, found = EXPECTED[name], model_info(name), default(name)
     assert info.params == found.params - found.aux_params == row["params"]
@@ -43,7 +48,7 @@ def test_card_and_network_agree_with_the_published_figures(name):
     assert found.output == (info.num_classes,)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_network
 def test_taps_cover_the_network(name):
     info, taps = model_info(name), default(name).taps
     assert [(f.name, f.channels) for f in info.features] == [(tap, shape[-1]) for tap, shape in taps.items()]
@@ -51,10 +56,21 @@ def test_taps_cover_the_network(name):
     assert strides == sorted(strides) and len(taps) >= 3
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_network
 def test_train_is_keyword_only_and_has_no_default(name):
     with pytest.raises(TypeError):
         create_model(name).init(jax.random.key(0), jnp.zeros((1, *model_info(name).input_size)))
+
+
+@each_network
+def test_every_name_table_gives_each_variable_a_key_of_its_own(name):
+    """Those of weights/names, one for each library that has the network."""
+    shapes = default(name).variables
+    variables = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), shapes)
+    leaves = len(jax.tree.leaves(variables))
+    norms = len(flatten_dict(variables.get("batch_stats", {}))) // 2
+    for reference in model_info(name).references:
+        assert len(export_state_dict(name, variables, reference=reference)) == leaves + norms
 
 
 @pytest.mark.parametrize("name", [name for name in with_option("stem") if model_info(name).input_size[0] > 64])
@@ -143,7 +159,7 @@ def small(name):
     channels = model_info(name).input_size[-1]
     images = np.random.default_rng(0).standard_normal((4, 32, 32, channels)).astype(np.float32)
     model = create_model(name, **SMALL[name] | {"num_classes": 10})
-    return model, jax.jit(lambda key: model.init(key, images[:1], train=False))(jax.random.key(0)), images
+    return model, quick_init(model, images[:1], train=False), images
 
 
 def test_every_family_has_a_small_network():
@@ -163,7 +179,7 @@ COMPUTED = [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name
 def test_a_training_step_gives_every_parameter_a_finite_gradient_and_moves_it(name):
     model, variables, images = small(name)
 
-    @jax.jit
+    @quick_jit
     def step(variables):
         def loss(params):
             logits, changed = model.apply(
@@ -194,15 +210,15 @@ def test_a_training_step_gives_every_parameter_a_finite_gradient_and_moves_it(na
 @pytest.mark.parametrize("name", COMPUTED)
 def test_an_image_does_not_see_its_neighbours_and_bfloat16_is_near(name):
     model, variables, images = small(name)
-    apply = jax.jit(lambda x: model.apply(variables, x, train=False))
-    together = apply(images)
+    apply = quick_jit(partial(model.apply, train=False))
+    together = apply(variables, images)
     assert together.shape == (4, 10) and np.isfinite(together).all()
-    others = apply(np.concatenate([images[:2], 5 + images[2:]]))
+    others = apply(variables, np.concatenate([images[:2], 5 + images[2:]]))
     np.testing.assert_allclose(others[:2], together[:2], rtol=1e-5, atol=1e-6 * np.abs(together).max())
     assert not np.allclose(others[2:], together[2:])
 
     half = create_model(name, **SMALL[name] | {"num_classes": 10, "dtype": jnp.bfloat16})
-    rough = jax.jit(lambda x: half.apply(variables, x, train=False))(images)
+    rough = quick_apply(half, variables, images, train=False)
     assert rough.dtype == jnp.float32
     # bfloat16 keeps 8 bits: 0.4% a rounding; errors of many layers add up like a random walk.
     assert np.abs(rough - together).max() < 0.1 * np.abs(together).max()

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_jit import quick_apply, quick_init
 
 from cnn_jax import UserError, create_model
 from cnn_jax.models.structure import structure
@@ -12,7 +13,7 @@ def cifar():
     """The CIFAR net, variables and two images."""
     model = create_model("nin_cifar10")
     images = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
-    return model, jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(0)), images
+    return model, quick_init(model, images, train=False), images
 
 
 def test_three_mlpconv_layers_halve_the_image_twice():
@@ -38,7 +39,9 @@ def test_every_layer_is_a_convolution_and_two_of_three_are_1x1():
 
 def test_logits_are_means_of_rectified_maps(cifar):
     model, variables, images = cifar
-    logits, state = model.apply(variables, images, train=False, capture_intermediates=True, mutable=["intermediates"])
+    logits, state = quick_apply(
+        model, variables, images, train=False, capture_intermediates=True, mutable=["intermediates"]
+    )
     maps = np.asarray(state["intermediates"]["head"]["__call__"][0])
     assert maps.shape == (2, 8, 8, 10) and maps.min() < 0
     np.testing.assert_allclose(logits, np.maximum(maps, 0).mean((1, 2)), rtol=1e-5)
@@ -46,7 +49,7 @@ def test_logits_are_means_of_rectified_maps(cifar):
 
 def test_the_second_pool_takes_means_over_partial_windows(cifar):
     model, variables, images = cifar
-    _, state = model.apply(variables, images, train=False, mutable=["intermediates"])
+    _, state = quick_apply(model, variables, images, train=False, mutable=["intermediates"])
     taps = state["intermediates"]["taps"]
     x = np.asarray(taps["mlpconv2"], np.float64)
     pooled = np.array(

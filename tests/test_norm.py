@@ -1,7 +1,7 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_jit import quick_init
 
 from cnn_jax import UserError
 from cnn_jax.layers import BatchNorm, ConvBN, LocalResponseNorm
@@ -70,7 +70,7 @@ def test_a_frozen_subtree_keeps_its_statistics_and_the_rest_moves():
             x = ConvBN(4, 1, norm=norm, name="stem")(x, train=train)
             return ConvBN(4, 1, norm=norm, name="stage1")(x, train=train)
 
-    variables = Net().init(jax.random.key(0), X, train=False)
+    variables = quick_init(Net(), X, train=False)
     _, changed = Net().apply(variables, X, train=True, mutable=["batch_stats"])
     before, after = variables["batch_stats"], changed["batch_stats"]
     np.testing.assert_array_equal(before["stem"]["norm"]["mean"], after["stem"]["norm"]["mean"])
@@ -105,7 +105,7 @@ def test_statistics_stay_float32_under_bfloat16():
 
 
 def test_initialisation_leaves_statistics_at_zero_and_one():
-    stats = BatchNorm().init(jax.random.key(0), X, train=True)["batch_stats"]
+    stats = quick_init(BatchNorm(), X, train=True)["batch_stats"]
     np.testing.assert_array_equal(stats["mean"], np.zeros(4))
     np.testing.assert_array_equal(stats["var"], np.ones(4))
 

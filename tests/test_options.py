@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick_jit import quick_jit
+from quick_jit import quick_apply, quick_init, quick_jit
 
 from cnn_jax import UserError, create_model, list_models, model_info
 from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, Unit
@@ -34,7 +34,8 @@ def of_modules(record, name, **options):
         return call(*args, **kwargs)
 
     with nn.intercept_methods(seen):
-        structure(create_model(name, **options), model_info(name).input_size)
+        model, image = create_model(name, **options), jnp.zeros((1, *model_info(name).input_size))
+        jax.eval_shape(partial(model.init, train=False), jax.random.key(0), image)
     return found
 
 
@@ -104,10 +105,9 @@ ZEROED = ["basic", "bottleneck", "gated", "inverted", "separable"]
 def test_an_image_skips_the_branch_or_gets_it_divided_by_its_survival(kind):
     build, last, act = BLOCKS[kind]
     block, x = build(stochastic_depth=0.4), np.random.default_rng(0).standard_normal((16, 4, 4, 8), np.float32)
-    variables = block.init(jax.random.key(0), x, train=False)
-    y, state = block.apply(
-        variables, x, train=True, rngs={"dropout": jax.random.key(0)}, mutable=True, capture_intermediates=True
-    )
+    variables = quick_init(block, x, train=False)
+    drawn = {"dropout": jax.random.key(0)}
+    y, state = quick_apply(block, variables, x, train=True, rngs=drawn, mutable=True, capture_intermediates=True)
     branch = state["intermediates"][last]["__call__"][0]
     skipped, taken = act(x), act(x + branch / 0.6)
     skips, takes = (np.isclose(y, expected, rtol=1e-4, atol=1e-5).all((1, 2, 3)) for expected in (skipped, taken))
@@ -118,14 +118,14 @@ def test_an_image_skips_the_branch_or_gets_it_divided_by_its_survival(kind):
 def test_a_block_that_starts_at_zero_passes_its_input_on_and_learns(kind):
     build, last, act = BLOCKS[kind]
     block, x = build(zero_init=True), np.random.default_rng(0).standard_normal((16, 4, 4, 8), np.float32)
-    variables = block.init(jax.random.key(0), x, train=False)
+    variables = quick_init(block, x, train=False)
     weights = np.random.default_rng(1).standard_normal(x.shape, np.float32)
 
     def loss(params):
         y, _ = block.apply(variables | {"params": params}, x, train=True, mutable=["batch_stats"])
         return (weights * y).sum(), y
 
-    grads, y = jax.grad(loss, has_aux=True)(variables["params"])
+    grads, y = quick_jit(jax.grad(loss, has_aux=True))(variables["params"])
     np.testing.assert_array_equal(y, act(x))
     norm = grads["conv2" if last == "se" else last]["norm"]
     assert np.abs(norm["scale"]).min() > 1e-3 and np.abs(norm["bias"]).min() > 1e-3
@@ -157,7 +157,7 @@ def test_zero_init_starts_the_last_norm_of_each_branch_at_zero_and_no_other(name
 def test_new_channels_of_zeros_learn_all_the_same():
     model = create_model("resnet20_cifar", zero_init=True).clone(blocks=2)
     images = np.random.default_rng(0).standard_normal((4, 16, 16, 3), np.float32)
-    variables = jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(0))
+    variables = quick_init(model, images, train=False)
 
     @quick_jit
     def gradient(params):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_jit import quick_apply
 
 from cnn_jax import UserError, create_model
 from cnn_jax.models.preresnet import BasicUnit, BottleneckUnit, PreResNet
@@ -37,7 +38,7 @@ def test_a_bottleneck_unit_is_what_the_paper_draws():
         y = norm_relu(y, v, "norm3") @ v["params"]["conv3"]["kernel"][0, 0]
         around = x if raw else first @ v["params"]["project"]["kernel"][0, 0]
         assert ("project" in v["params"]) != raw
-        np.testing.assert_allclose(unit.apply(v, x, train=False), y + around, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(quick_apply(unit, v, x, train=False), y + around, rtol=1e-4, atol=1e-4)
 
 
 def test_a_basic_unit_is_what_the_paper_draws():
@@ -47,7 +48,7 @@ def test_a_basic_unit_is_what_the_paper_draws():
         first = x if unit.activated else norm_relu(x, v, "norm1")
         y = norm_relu(first @ v["params"]["conv1"]["kernel"][1, 1], v, "norm2") @ v["params"]["conv2"]["kernel"][1, 1]
         around = x if raw else first @ v["params"]["project"]["kernel"][0, 0]
-        np.testing.assert_allclose(unit.apply(v, x, train=False), y + around, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(quick_apply(unit, v, x, train=False), y + around, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["preresnet18", "resnetv2_18"])
@@ -77,14 +78,16 @@ def test_on_the_side_of_the_pool_alone_the_two_stems_agree():
         moved[collection]["stage1_block1"]["norm1"] = moved[collection].pop("stem_norm")
     first = moved["params"]["stage1_block1"]["norm1"]
     v["params"]["stem_norm"] = moved["params"]["stage1_block1"]["norm1"] = first | {"scale": jnp.abs(first["scale"])}
-    np.testing.assert_allclose(paper.apply(v, x, train=False), timm.apply(moved, x, train=False), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        quick_apply(paper, v, x, train=False), quick_apply(timm, moved, x, train=False), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_the_last_sum_is_normalised_and_rectified_before_the_average():
     model = PreResNet((1,), stem="cifar", width=4, num_classes=0)
     x = np.random.default_rng(0).standard_normal((2, 8, 8, 3)).astype(np.float32)
     v = drawn(model, x)
-    features, state = model.apply(v, x, train=False, mutable=["intermediates"])
+    features, state = quick_apply(model, v, x, train=False, mutable=["intermediates"])
     taps = state["intermediates"]["taps"]
     np.testing.assert_allclose(taps["final"], norm_relu(np.asarray(taps["stage1"]), v, "norm"), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(features, taps["final"].mean((1, 2)), rtol=1e-5)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_jit import quick_init, quick_jit
 
 from cnn_jax import UserError, create_model
 from cnn_jax.models.structure import structure
@@ -70,11 +71,11 @@ def test_a_plain_net_has_the_variables_of_shortcuts_without_parameters():
 def test_a_block_whose_branch_gives_zero_passes_its_input_on():
     model = create_model("resnet18", stem="cifar", num_classes=0).clone(stages=(2,))
     x = np.random.default_rng(0).standard_normal((1, 28, 28, 3)).astype(np.float32)
-    variables = jax.jit(lambda key: model.init(key, x, train=False))(jax.random.key(0))
+    variables = quick_init(model, x, train=False)
     norms = [variables["params"][f"stage1_block{i}"]["conv2"]["norm"] for i in (1, 2)]
     for norm in norms:
         norm["scale"] = jnp.zeros_like(norm["scale"])
-    run = jax.jit(partial(model.apply, train=False, mutable=["intermediates"]))
+    run = quick_jit(partial(model.apply, train=False, mutable=["intermediates"]))
     taps = run(variables, x)[1]["intermediates"]["taps"]
     np.testing.assert_array_equal(taps["stage1"], taps["stem"])
 
@@ -100,9 +101,9 @@ def test_resnet50d_has_three_3x3_in_its_stem_and_averages_before_it_projects():
 
     model = create_model("resnet50d", stem="cifar", num_classes=0).clone(stages=(1, 1))
     x = np.random.default_rng(0).standard_normal((1, 8, 8, 3)).astype(np.float32)
-    variables = jax.jit(lambda key: model.init(key, x, train=False))(jax.random.key(0))
+    variables = quick_init(model, x, train=False)
     run = partial(model.apply, train=False, capture_intermediates=True, mutable=["intermediates"])
-    seen = jax.jit(run)(variables, x)[1]["intermediates"]
+    seen = quick_jit(run)(variables, x)[1]["intermediates"]
     means = np.asarray(seen["taps"]["stage1"]).reshape(1, 4, 2, 4, 2, -1).mean((2, 4))
     project = seen["stage2_block1"]["shortcut"]["project"]["conv"]["__call__"][0]
     kernel = variables["params"]["stage2_block1"]["shortcut"]["project"]["conv"]["kernel"]
@@ -111,7 +112,7 @@ def test_resnet50d_has_three_3x3_in_its_stem_and_averages_before_it_projects():
 
 def test_weights_start_as_he_draws_them():
     model = create_model("resnet18", num_classes=0).clone(stages=(1,))
-    kernel = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)["params"]["stage1_block1"]["conv2"]
+    kernel = quick_init(model, jnp.zeros((1, 32, 32, 3)), train=False)["params"]["stage1_block1"]["conv2"]
     kernel = np.asarray(kernel["conv"]["kernel"])  # 36,864 values: a standard error of 0.4%
     assert abs(kernel.std() / np.sqrt(2 / (9 * 64)) - 1) < 0.02
     assert abs(kernel.mean()) < 0.001
@@ -126,7 +127,7 @@ def test_the_small_stem_keeps_the_size_of_small_images(size):
 def test_caffes_pool_has_no_padding_and_a_hanging_window():
     model = create_model("resnet18", caffe_pool=True, num_classes=0).clone(stages=())
     x = np.random.default_rng(0).standard_normal((1, 16, 16, 3)).astype(np.float32)
-    variables = model.init(jax.random.key(0), x, train=False)
+    variables = quick_init(model, x, train=False)
     pooled, state = model.apply(variables, x, train=False, mutable=["intermediates"])
     stem = np.asarray(state["intermediates"]["taps"]["stem"])[0]  # (8, 8, 64)
     windows = [stem[i : i + 3, j : j + 3].max((0, 1)) for i in range(0, 8, 2) for j in range(0, 8, 2)]

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_jit import quick_init, quick_jit
 
 from cnn_jax import UserError, create_model, import_state_dict
 from cnn_jax.models.structure import structure
@@ -41,10 +42,10 @@ def test_projections_are_an_option():
 def test_new_channels_of_the_shortcut_are_zeros_on_both_sides():
     model = create_model("resnet20_cifar", num_classes=0).clone(blocks=1)
     x = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
-    variables = jax.jit(lambda key: model.init(key, x, train=False))(jax.random.key(0))
+    variables = quick_init(model, x, train=False)
     norm = variables["params"]["stage2_block1"]["conv2"]["norm"]
     norm["scale"] = jnp.zeros_like(norm["scale"])  # silences the branch
-    run = jax.jit(partial(model.apply, train=False, mutable=["intermediates"]))
+    run = quick_jit(partial(model.apply, train=False, mutable=["intermediates"]))
     taps = run(variables, x)[1]["intermediates"]["taps"]
     expected = np.zeros((2, 16, 16, 32), np.float32)
     expected[..., 8:24] = taps["stage1"][:, ::2, ::2]

@@ -1,7 +1,7 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_jit import quick_apply, quick_init
 
 from cnn_jax import create_model
 from cnn_jax.models.structure import structure
@@ -67,8 +67,8 @@ def test_the_small_legacy_nets_rectify_before_the_gate_and_the_others_do_not():
     lowest = {}
     for name in ("legacy_seresnet18", "seresnet18"):
         model = create_model(name, num_classes=0).clone(stages=(1,))
-        variables = model.init(jax.random.key(0), x, train=False)
-        _, state = model.apply(variables, x, train=False, capture_intermediates=True, mutable=["intermediates"])
+        variables = quick_init(model, x, train=False)
+        _, state = quick_apply(model, variables, x, train=False, capture_intermediates=True, mutable=["intermediates"])
         lowest[name] = float(jnp.min(state["intermediates"]["stage1_block1"]["conv2"]["__call__"][0]))
     assert lowest["legacy_seresnet18"] == 0
     assert lowest["seresnet18"] < 0
@@ -77,10 +77,10 @@ def test_the_small_legacy_nets_rectify_before_the_gate_and_the_others_do_not():
 def test_a_gate_scales_the_branch_before_the_addition():
     model = create_model("seresnet18", num_classes=0).clone(stages=(1,))
     x = np.random.default_rng(0).standard_normal((1, 32, 32, 3)).astype(np.float32)
-    variables = model.init(jax.random.key(0), x, train=False)
+    variables = quick_init(model, x, train=False)
     gate = variables["params"]["stage1_block1"]["se"]["expand"]
     gate["kernel"], gate["bias"] = jnp.zeros_like(gate["kernel"]), jnp.full_like(gate["bias"], -200.0)  # shut
-    _, state = model.apply(variables, x, train=False, mutable=["intermediates"])
+    _, state = quick_apply(model, variables, x, train=False, mutable=["intermediates"])
     taps = state["intermediates"]["taps"]
     stem = np.pad(taps["stem"], [(0, 0), (1, 1), (1, 1), (0, 0)])  # at least 0: padding never wins
     pooled = np.stack([[stem[0, i : i + 3, j : j + 3].max((0, 1)) for j in range(0, 16, 2)] for i in range(0, 16, 2)])

@@ -2,6 +2,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from quick_jit import quick_init
 
 from cnn_jax.layers import tap
 
@@ -16,7 +17,7 @@ class Net(nn.Module):
 
 
 X = jnp.ones((4, 5))
-VARIABLES = Net().init(jax.random.key(0), X)
+VARIABLES = quick_init(Net(), X)
 
 
 def test_a_tap_is_there_when_asked_for():

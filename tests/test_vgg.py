@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_jit import quick_apply, quick_init
 
 from cnn_jax import UserError, create_model
 from cnn_jax.models.structure import structure
@@ -50,7 +51,7 @@ def test_a_lrn_normalises_the_first_stage_and_costs_nothing():
     images = 9 * rng.standard_normal((1, 32, 32, 3), np.float32)
     shapes = structure(model, (32, 32, 3)).variables
     variables = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes)
-    _, state = model.apply(variables, images, train=False, capture_intermediates=True, mutable=["intermediates"])
+    _, state = quick_apply(model, variables, images, train=False, capture_intermediates=True, mutable=["intermediates"])
     a = np.asarray(state["intermediates"]["taps"]["stage1"], np.float64)
     total = sum(np.square(np.pad(a, [(0, 0)] * 3 + [(2, 2)]))[..., i : i + 64] for i in range(5))
     np.testing.assert_allclose(
@@ -70,7 +71,7 @@ def test_batch_norm_stands_behind_convolutions_that_keep_their_bias():
 
 def test_weights_start_by_glorots_rule():
     stage = Stage(128, (3,))
-    drawn = stage.init(jax.random.key(0), jnp.zeros((1, 8, 8, 64)), train=False)["params"]["conv1"]
+    drawn = quick_init(stage, jnp.zeros((1, 8, 8, 64)), train=False)["params"]["conv1"]
     # Uniform within sqrt(6 / (fan_in + fan_out)), Glorot & Bengio 2010, eq. 16.
     np.testing.assert_allclose(np.abs(drawn["kernel"]).max(), np.sqrt(6 / (9 * 64 + 9 * 128)), rtol=0.01)
     np.testing.assert_array_equal(drawn["bias"], 0)

@@ -3,6 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_jit import quick_init, quick_jit
 
 from cnn_jax import create_model
 from cnn_jax.models.preresnet import BasicUnit
@@ -27,14 +28,14 @@ def test_stages_have_the_sizes_of_table_1():
 
 def test_dropout_acts_between_the_convolutions_alone():
     unit, x = BasicUnit(4, dropout=0.5), np.random.default_rng(0).standard_normal((2, 8, 8, 4)).astype(np.float32)
-    variables = unit.init(jax.random.key(0), x, train=False)
+    variables = quick_init(unit, x, train=False)
 
+    @quick_jit
     def run(key):
-        return unit.apply(
-            variables, x, train=True, rngs={"dropout": jax.random.key(key)}, mutable=["batch_stats", "intermediates"],
-            capture_intermediates=True)  # fmt: skip
+        seen = {"mutable": ["batch_stats", "intermediates"], "capture_intermediates": True}
+        return unit.apply(variables, x, train=True, rngs={"dropout": key}, **seen)
 
-    (first, a), (second, b) = run(1), run(2)
+    (first, a), (second, b) = run(jax.random.key(1)), run(jax.random.key(2))
     assert not np.allclose(first, second)
     a, b = a["intermediates"], b["intermediates"]
     np.testing.assert_array_equal(a["norm2"]["__call__"][0], b["norm2"]["__call__"][0])

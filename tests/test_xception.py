@@ -1,9 +1,9 @@
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_jit import quick_init, quick_jit
 
 from cnn_jax import create_model
 from cnn_jax.layers import BatchNorm, ConvBN
@@ -34,9 +34,9 @@ def separable():
 def test_nothing_stands_between_depthwise_and_pointwise():
     x = np.random.default_rng(0).standard_normal((1, 6, 6, 3)).astype(np.float32)
     layer = separable()(4)
-    variables = layer.init(jax.random.key(0), x, train=False)
+    variables = quick_init(layer, x, train=False)
     assert variables["params"]["depthwise"]["kernel"].shape == (3, 3, 1, 3)
-    run = partial(layer.apply, variables, train=False)
+    run = quick_jit(partial(layer.apply, variables, train=False))
     np.testing.assert_allclose(run(-x), -run(x), rtol=1e-5, atol=1e-6)  # linear with fresh statistics
 
 
@@ -44,8 +44,8 @@ def test_nothing_stands_between_depthwise_and_pointwise():
 def test_only_the_branch_is_activated_and_not_the_shortcut(act_first):
     x = np.random.default_rng(0).standard_normal((1, 6, 6, 4)).astype(np.float32)
     block = Block((4, 4), 1, act_first, separable(), ConvBN, None)
-    variables = block.init(jax.random.key(0), x, train=False)
-    run = partial(block.apply, variables, train=False)
+    variables = quick_init(block, x, train=False)
+    run = quick_jit(partial(block.apply, variables, train=False))
     branch = run(x) - x
     # With a first ReLU the branch does not see negative values; without it does.
     same = np.allclose(branch, run(np.maximum(x, 0)) - np.maximum(x, 0), atol=1e-5)

@@ -1,14 +1,16 @@
 """Shapes, parameters and multiply-accumulates of a network by abstract evaluation: no weights, no arithmetic."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core.tracers import current_trace
 
 Shape = tuple[int, ...]
+WEIGHTS = {"params", "batch_stats"}
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,29 @@ def structure(model: nn.Module, image: Shape) -> Structure:
     Shapes of taps and outputs are without the batch axis; `variables` are jax.ShapeDtypeStruct.
     """
     layers, names = [], []
+    seen: dict[tuple, tuple] = {}  # layers without parts: by all that decides their shapes, what they made
+
+    def evaluate(call, args, kwargs, context):
+        """The call, or what an equal layer made of such an input: deep networks repeat a few layers."""
+        module = context.module
+        if context.method_name != "__call__" or len(args) != 1 or not isinstance(args[0], jax.Array):
+            return call(*args, **kwargs)
+        options = (getattr(module, field.name) for field in fields(module) if field.name not in ("parent", "name"))
+        key = (type(module), *options, args[0].shape, args[0].dtype, *sorted(kwargs.items()))
+        where = current_trace()  # an abstract value of a rematerialised block is none outside it
+        if key in seen and seen[key][0] == where:
+            _, own, output = seen[key]
+            for (collection, name), value in own.items():
+                module.put_variable(collection, name, value)
+            return output
+        output = call(*args, **kwargs)
+        own = {(kind, name): value for kind, values in module.variables.items() for name, value in values.items()}
+        if own and all(kind in WEIGHTS and hasattr(value, "shape") for (kind, _), value in own.items()):
+            seen[key] = where, own, output
+        return output
 
     def record(call, args, kwargs, context):
-        output = call(*args, **kwargs)
+        output = evaluate(call, args, kwargs, context)
         own = context.module.variables.get("params", {}) if context.method_name == "__call__" else {}
         sizes = {name: leaf.size for name, leaf in own.items() if hasattr(leaf, "size")}
         if sizes:
