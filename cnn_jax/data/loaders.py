@@ -86,7 +86,8 @@ class Loader:
         return self.engine.example((len(self.seeds), self.batch_size) if len(self.seeds) > 1 else (self.batch_size,))
 
     def _batches(self, rows: np.ndarray, mask: np.ndarray, epoch: int | None = None) -> Iterator[Batch]:
-        return map(Batch, rows, mask, self.engine.batches(rows, epoch))
+        for row, real, arrays in zip(rows, mask, self.engine.batches(rows, epoch), strict=True):
+            yield Batch(row, real, arrays)
 
 
 def open_loaders(
