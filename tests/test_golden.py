@@ -24,10 +24,21 @@ LARGE = (  # half a minute and more each; the first four have a sibling among th
     "torchvision.vgg16_bn", "torchvision.wide_resnet50_2", "timm.seresnet50", "timm.inception_v4",
     "timm.legacy_senet154", "timm.inception_resnet_v2",
 )  # fmt: skip
-CASES = [pytest.param(r, marks=pytest.mark.slow) if r in LARGE else r for r in golden_files.references()]
+# Their logits are compared in the fast tests; their gradients come by the same layers as a cheaper network's.
+SIBLINGS = {
+    "torchvision.vgg11": "torchvision.alexnet",
+    "torchvision.resnet50": "torchvision.resnext50_32x4d",
+    "torchvision.inception_v3": "torchvision.googlenet",
+    "torchvision.mobilenet_v2": "timm.mobilenetv1_100",
+    "timm.legacy_xception": "timm.mobilenetv1_100",
+}
 
 
-@pytest.fixture(scope="module", params=CASES)
+def cases(slow):
+    return [pytest.param(r, marks=pytest.mark.slow) if r in slow else r for r in golden_files.references()]
+
+
+@pytest.fixture(scope="module", params=cases(LARGE))
 def case(request):
     """Reference, model, its variables, the file and its state dict; one at a time, for they are large."""
     reference = request.param
@@ -50,6 +61,7 @@ def test_evaluation_logits_are_the_references(case):
     assert_within(logits, golden["logits"], max(2e-5, 10 * golden["noise"][0]))
 
 
+@pytest.mark.parametrize("case", cases((*LARGE, *SIBLINGS)), indirect=True, scope="module")
 def test_one_training_step_is_the_references(case):
     reference, model, variables, golden, _ = case
     images, labels = golden_files.images(2, 4, int(golden["input_size"])), jnp.arange(1, 5)
