@@ -46,7 +46,7 @@ def keep_programs(keep: bool = True) -> None:
         except OSError as error:
             print(f"programs are not kept for the next start: {folder}: {error.strerror}", flush=True)
             return
-        _make_room(folder)
+        make_room(folder)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING)
     _mend(folder)
@@ -81,7 +81,7 @@ def _processor() -> str:
     return "\n".join(dict.fromkeys(line for line in lines if line.startswith(told)))
 
 
-def _make_room(folder: Path) -> None:
+def make_room(folder: Path) -> None:
     """Removes the programs that were not used for longest, down to LIMIT."""
     programs = []
     for path in folder.glob("*-cache"):

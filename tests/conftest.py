@@ -10,11 +10,12 @@ import pytest
 import runs
 from tfds_sets import prepare
 
-from cnn_jax.compilation import WORTH_KEEPING, default_folder
+from cnn_jax.compilation import WORTH_KEEPING, default_folder, make_room
 
 # Programs are kept between runs of the tests, for the processes that tests start too. Before anything imports JAX.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(default_folder()))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", str(WORTH_KEEPING))
+make_room(default_folder())
 
 ROOT = Path(__file__).parent.parent
 

@@ -90,7 +90,7 @@ def test_programs_that_were_not_used_for_longest_make_room(monkeypatch, tmp_path
         path.write_bytes(bytes(40))
         os.utime(path, (1e9 - age, 1e9 - age))
     monkeypatch.setattr(compilation, "LIMIT", 100)
-    compilation._make_room(tmp_path)
+    compilation.make_room(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new-cache", "old-cache"]
 
 
