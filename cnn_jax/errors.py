@@ -9,7 +9,10 @@ class UserError(ValueError):
 
 
 class BadData(UserError):
-    """What a data set holds cannot be used. Of several processes maybe only this one has met it."""
+    """What a data set holds cannot be used, or not be read. Of several processes maybe only this one has met it.
+
+    A run that meets it is saved before it ends.
+    """
 
 
 def did_you_mean(kind: str, name: str, choices: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ import pytest
 import cnn_jax.evaluation
 import train
 from cnn_jax import UserError
+from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.engines import OnDevice
 from cnn_jax.data.order import epoch_order
 from cnn_jax.errors import BadData
@@ -59,7 +60,7 @@ def seen(monkeypatch):
 
         def spied(state, arrays):
             nonlocal idle
-            seen.given += np.asarray(arrays["index"]).tolist()
+            seen.given += np.asarray(arrays.get("index", [])).tolist()
             state, metrics = step(state, arrays)
             idle = idle + 1 if seen.bad(int(state.step)) else 0
             if idle:
@@ -173,6 +174,28 @@ def test_bad_numbers_in_a_row_end_the_run_and_their_images_are_told(seen, tmp_pa
     assert seen.saved[0] == 5 and seen.saved[-1] >= 9
     assert np.isfinite(records(tmp_path, "train")[0]["loss"])  # the mean of the good ones
     assert "step 3: loss nan, gradient " in capsys.readouterr().out
+
+
+def test_a_label_out_of_range_in_training_loses_no_step(seen, tmp_path):
+    """Which only the host meets as late as that."""
+    images = np.zeros((23, 28, 28), np.uint8)
+    labels = np.arange(23) % 3
+    np.savez(tmp_path / "set.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    splits = ("--train-split", "train", "--test-split", "test", "--engine", "host")
+    read, late = Dataset.read, int(epoch_order(0, 1, 23, 4)[4][3])
+
+    def broken(self, indices):
+        found = read(self, indices)
+        if seen.noted and late in indices and self.split == "train":  # as a file that was changed meanwhile
+            raise_for_label = type(self)(self.name, self.split, ("one",), self.shape, self.source, self.indices)
+            return read(raise_for_label, [int(np.flatnonzero(labels == 2)[0])])
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Dataset, "read", broken)
+        with pytest.raises(BadData, match="has label 2, not 0 to 0"):
+            run(tmp_path / "run", "--dataset", str(tmp_path / "set.npz"), *splits)
+    assert seen.saved[0] == 5 and steps(tmp_path / "run", "saved")[-1] == seen.saved[-1] > 5
 
 
 @pytest.mark.parametrize(("epoch", "place", "saved"), [(1, 2, [5, 7]), (1, 0, [5]), (None, 1, [5])])

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cnn_jax.data.decode import BadImage, decode
-from cnn_jax.errors import UserError
+from cnn_jax.errors import BadData, UserError
 
 READ_CHUNK = 1_000  # records a read; a progress step
 FINGERPRINTED = 100  # records behind a fingerprint
@@ -78,12 +78,12 @@ class Dataset:
 
         Raises:
           BadImage: of one index: its record cannot be read; of several: one of theirs cannot.
-          UserError: a label is none of the classes; with its place.
+          BadData: a label is none of the classes; with its place.
         """
         records = self.source.read([self._record(i) for i in indices])
         for index, (_, label) in zip(indices, records, strict=True):
             if not 0 <= label < len(self.classes):
-                raise UserError(
+                raise BadData(
                     f"{self.place(index)} has label {label}, not 0 to {len(self.classes) - 1}; "
                     f"is {self.split} a split without labels?"
                 )

@@ -44,8 +44,7 @@ class HostBatches:
         """`image` (B, H, W, C) uint8, `label` (B,) int32, `good` (B,) bool, and `bad`: {index: why}.
 
         Raises:
-          BadData: a bad image, with its place; images of several sizes.
-          UserError: a label out of range.
+          BadData: a bad image or a label out of range, with its place; images of several sizes.
         """
         row = self.rows[index].tolist()
         bad: dict[int, str] = {}
@@ -114,7 +113,8 @@ def read_ahead(source: Source[T_co], threads: int, processes: int = 0, ahead: in
     workers. Worker processes are for hosts with so many cores that Python's lock holds threads back.
 
     Raises:
-      UserError: grain is not installed, or what `source` raises.
+      UserError: grain is not installed.
+      BadData: a worker process ended; and what `source` raises.
     """
     try:
         import cv2
@@ -140,4 +140,4 @@ def _of_workers(elements: Iterable[Any]) -> Iterator[Any]:
     try:
         yield from elements
     except RuntimeError as error:  # killed, for want of memory most often
-        raise UserError(f"a worker process ended ({first_line(error)}); fewer --workers need less memory") from None
+        raise BadData(f"a worker process ended ({first_line(error)}); fewer --workers need less memory") from None
