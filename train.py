@@ -6,9 +6,10 @@
     uv run train.py --resume --out DIR  go on after Ctrl-C, SIGTERM or a crash
 
 A run leaves config.json, metrics.jsonl, TensorBoard events, checkpoints, pictures and
-summary.json in --out. Exit codes: 0 done; 2 a mistake, told in one line; 130 after Ctrl-C and
-75 after SIGTERM, both after saving if training has begun (a second one does not wait for that);
-1 if nobody reads the output any more.
+summary.json in --out. Exit codes: 0 done; 2 a mistake, told in one line; 75 where the same command
+may succeed later: storage, the network or another process failed, also told in one line, or SIGTERM
+came; 130 after Ctrl-C. Training that had begun is saved first (a second signal does not wait for
+that). 1 if nobody reads the output any more, or after a bug.
 """
 
 import os
@@ -22,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cnn_jax.errors import BadData, UserError
+from cnn_jax.errors import BadData, UserError, first_line, of_system
 from cnn_jax.recipes.command_line import Command, parse, recipe_table
 from cnn_jax.recipes.configuration import to_json
 from cnn_jax.training.signals import Interrupted, Stopped, StopRequest, catch_signals
@@ -132,6 +133,12 @@ def run(command: Command, stop: StopRequest) -> None:
         folder.finish(summary, partial(report_run, predictions=records["test"], test_set=loaders["test"].dataset))
 
 
+def lost_peer(error: RuntimeError) -> bool:
+    """Whether JAX says that it cannot reach the other processes of this run."""
+    distributed = sys.modules.get("cnn_jax.distributed")
+    return distributed is not None and distributed.started() and distributed.LOST.search(str(error)) is not None
+
+
 def unraisable(problem) -> None:
     """Drops what tensorstore's threads say after a failed read or write; the failure itself is told."""
     if str(problem.exc_value) != "Event loop is closed":
@@ -153,18 +160,22 @@ def main(argv: list[str]) -> int:
         sys.stdout.flush()
         return 0
     except UserError as error:
-        told, code = error, 2
+        told, code = error, error.exit_code
     except Interrupted as interrupted:
         told, code = interrupted, interrupted.exit_code
     except BrokenPipeError:
         told, code = "nobody reads this output any more" + stop.advice, 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except RuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if "RESOURCE_EXHAUSTED" in str(error):
+            told, code = "the device has too little memory; a smaller --batch-size or --engine host needs less", 2
+        elif lost_peer(error):
+            told, code = f"another process is gone or late ({first_line(error)}){stop.advice}", 75
+        else:
             raise
-        told, code = "the device has too little memory; a smaller --batch-size or --engine host needs less", 2
-    except OSError as error:  # a full disk, most often
-        told, code = f"cannot read or write {error.filename or 'the output'}: {error.strerror}{stop.advice}", 2
+    except OSError as error:
+        found = of_system(f"cannot read or write {error.filename or 'the output'}", error)
+        told, code = f"{found}{stop.advice}", found.exit_code
     print(f"train.py: {told}", file=sys.stderr, flush=True)
     return code
 

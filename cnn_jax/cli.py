@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from cnn_jax.errors import UserError, first_line
+from cnn_jax.errors import UserError, first_line, of_system
 from cnn_jax.tables import aligned
 
 
@@ -280,13 +280,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except UserError as error:
         print(f"cnn-jax: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except BrokenPipeError:  # such as `cnn-jax list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"cnn-jax: cannot read or write {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
-        return 2
+        told = of_system(f"cannot read or write {error.filename or 'the output'}", error)
+        print(f"cnn-jax: {told}", file=sys.stderr)
+        return told.exit_code
     except KeyboardInterrupt:
         print("cnn-jax: stopped", file=sys.stderr)
         return 130

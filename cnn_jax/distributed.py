@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -13,13 +14,14 @@ import jax
 import numpy as np
 from jax.experimental.multihost_utils import broadcast_one_to_all
 
-from cnn_jax.errors import UserError, first_line
+from cnn_jax.errors import LASTING, Unavailable, UserError, first_line
 
 PATIENCE = 300  # seconds until all processes must have met, and must have come to their end
 PATIENCE_FAILED = 10  # seconds that a process with an error of its own waits for others to have it too
 VARIABLES = {"coordinator": "JAX_COORDINATOR_ADDRESS", "processes": "JAX_NUM_PROCESSES", "process": "JAX_PROCESS_ID"}
 SLURM = {"SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"}  # what JAX asks for
 TPU_HOSTS = "computeMetadata/v1/instance/attributes/worker-network-endpoints"
+LOST = re.compile(r"UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED|[Gg]loo|NCCL|[Cc]onnection")  # of JAX's errors
 BLOCK = 1024  # bytes; texts of as many blocks share a compiled broadcast
 
 _met = False
@@ -38,8 +40,9 @@ def start(
     From here on SIGTERM belongs to JAX's preemption service: see signals.StopRequest.poll.
 
     Raises:
-      UserError: some of the three are missing or impossible, or after `patience` seconds not all
-        processes are there (the attempt goes on in a thread: end by os._exit).
+      UserError: some of the three are missing or impossible.
+      Unavailable: after `patience` seconds not all processes are there (the attempt goes on in a
+        thread: end by os._exit).
     """
     global _met  # noqa: PLW0603  JAX is joined once a process
     told: dict[str, Any] = {"coordinator": coordinator, "processes": processes, "process": process}
@@ -75,9 +78,9 @@ def start(
     meeting.join(patience)
     where = cluster or "process {process} of {processes}, coordinator {coordinator}".format(**told)
     if meeting.is_alive():
-        raise UserError(f"{where}: not all processes are there after {patience} s; each needs its own start")
+        raise Unavailable(f"{where}: not all processes are there after {patience} s; each needs its own start")
     if failed:
-        raise UserError(f"{where}: the processes cannot meet: {first_line(failed[0])}")
+        raise Unavailable(f"{where}: the processes cannot meet: {first_line(failed[0])}")
     _met = True
 
 
@@ -113,14 +116,15 @@ def once(function: Callable[[], Any], what: str = "go on") -> Any:
         try:
             found = {"result": function()}
         except UserError as mistake:
-            found, error = {"mistake": str(mistake)}, mistake
+            found, error = {"told": str(mistake), "passing": isinstance(mistake, Unavailable)}, mistake
         except Exception as other:
-            found, error = {"mistake": f"process 0 cannot {what}: {first_line(other)}"}, other
+            passing = isinstance(other, OSError) and other.errno not in LASTING
+            found, error = {"told": f"process 0 cannot {what}: {first_line(other)}", "passing": passing}, other
     found = _from_first(found)
     if error:
         raise error
-    if "mistake" in found:
-        raise UserError(found["mistake"])
+    if "told" in found:
+        raise (Unavailable if found["passing"] else UserError)(found["told"])
     return found["result"]
 
 

@@ -1,18 +1,43 @@
-"""Mistakes of a user, told in one line: what was wrong and what would be right."""
+"""What ends a command in one line: what was wrong and what would be right."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+# Of the operating system's errors those that the same command meets again: a wrong path, missing rights.
+LASTING = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL, errno.ENXIO, errno.ENODEV, errno.EMFILE, errno.ENOSYS),
+}
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend. Its message is one line; commands print it and exit 2."""
+    """A mistake that the user can mend and a restart repeats. Its message is one line; commands print it and exit 2."""
+
+    exit_code = 2
+
+
+class Unavailable(UserError):
+    """No mistake: storage, the network or another process failed, and may serve the next time. Commands exit 75."""
+
+    exit_code = 75  # EX_TEMPFAIL: start me again
 
 
 class BadData(UserError):
-    """What a data set holds cannot be used, or not be read. Of several processes maybe only this one has met it.
+    """What a data set holds cannot be used. Of several processes maybe only this one has met it.
 
     A run that meets it is saved before it ends.
     """
+
+
+class LostData(BadData, Unavailable):
+    """What a data set holds was not given, also when asked again; nothing says that it is bad."""
+
+
+def of_system(what: str, error: OSError) -> UserError:
+    """The operating system's error as `what: reason`: a mistake if it is LASTING, else Unavailable."""
+    told = f"{what}: {error.strerror or first_line(error)}"
+    return UserError(told) if error.errno in LASTING else Unavailable(told)
 
 
 def did_you_mean(kind: str, name: str, choices: Iterable[str]) -> str:

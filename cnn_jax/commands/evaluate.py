@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict
 from cnn_jax import distributed, visualize
 from cnn_jax.atomic import write_json, write_whole
 from cnn_jax.data import open_dataset
-from cnn_jax.errors import UserError, first_line
+from cnn_jax.errors import UserError, first_line, of_system
 from cnn_jax.evaluation.evaluate import Records, evaluate_dataset
 from cnn_jax.evaluation.metrics import calibration_error, class_accuracy, confusion_matrix, summarize
 from cnn_jax.evaluation.protocols import Protocol, make_protocol, predict
@@ -76,7 +76,7 @@ def evaluate_command(
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot write to --out {out}: {error.strerror}") from None
+            raise of_system(f"cannot write to --out {out}", error) from None
 
     shapes = {path: values.shape for path, values in flatten_dict(variables["params"]).items()}
     classes = next((shape[-1] for path, shape in shapes.items() if "head" in path), info.num_classes)

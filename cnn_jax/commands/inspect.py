@@ -19,7 +19,7 @@ from cnn_jax.data.dataset import Dataset, Record, Source
 from cnn_jax.data.decode import BadImage, decode
 from cnn_jax.data.host import cores
 from cnn_jax.data.sources import open_collection
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, of_system
 from cnn_jax.tables import aligned
 
 PICTURED = 40  # images
@@ -159,5 +159,5 @@ def _draw(dataset: Dataset, looks: list[Look], path: Path) -> str:
     try:
         draw_samples(images, [dataset.classes[one.label] for one in shown], path, f"{dataset.name} {dataset.split}")
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+        raise of_system(f"cannot write {path}", error) from None
     return str(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from cnn_jax.errors import UserError, did_you_mean
+from cnn_jax.errors import UserError, did_you_mean, of_system
 from cnn_jax.recipes.recipe import Recipe, check
 
 LARGEST = 1e300  # of a number in a configuration; every field has a smaller bound of its own
@@ -17,7 +17,7 @@ def read_json(path: str | Path) -> dict:
     try:
         values = json.loads(Path(path).read_text())
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
+        raise of_system(f"cannot read {path}", error) from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(values, dict):

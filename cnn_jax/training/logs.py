@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from cnn_jax.atomic import write_whole
 from cnn_jax.data.order import Timeline
-from cnn_jax.errors import UserError, first_line
+from cnn_jax.errors import UserError, first_line, of_system
 from cnn_jax.training.hardware import Hardware
 
 RECORD_KEYS = {
@@ -73,7 +73,7 @@ class RunLog:
             board = str(out / "tensorboard")
             self._board = SummaryWriter(board, purge_step=step + 1, write_to_disk=not silent)
         except OSError as error:
-            raise UserError(f"cannot write {error.filename or self.path}: {error.strerror}") from None
+            raise of_system(f"cannot write {error.filename or self.path}", error) from None
         self._there = {(record["kind"], record["step"]) for record in kept}
         self._wandb = _start_wandb(wandb, out, config) if wandb and not silent else None
         self._began, self._first = time.perf_counter(), step

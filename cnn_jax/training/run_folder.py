@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from cnn_jax.atomic import write_json
 from cnn_jax.distributed import first, once
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, of_system
 from cnn_jax.recipes.configuration import differences, read_json
 from cnn_jax.training.checkpoint import Checkpoints
 from cnn_jax.training.hardware import Hardware
@@ -147,7 +147,7 @@ def _locked(out: Path, config: dict, resume: str, allow_change: bool) -> Generat
             out.mkdir(parents=True, exist_ok=True)
         folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise UserError(f"cannot write to --out {out}: {error.strerror}") from None
+        raise of_system(f"cannot write to --out {out}", error) from None
     try:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -168,7 +168,7 @@ def _locked(out: Path, config: dict, resume: str, allow_change: bool) -> Generat
             try:
                 write_json(path, config)
             except OSError as error:
-                raise UserError(f"cannot write to --out {out}: {error.strerror}") from None
+                raise of_system(f"cannot write to --out {out}", error) from None
         yield resumed, changes
     finally:
         os.close(folder)
