@@ -240,7 +240,7 @@ def _parser() -> _Parser:
     test.add_argument("name", help="the network")
     network = test.add_mutually_exclusive_group(required=True)
     network.add_argument("--weights", type=Path, metavar="FILE", help="published weights: .safetensors, .npz or .pth")
-    network.add_argument("--run", type=Path, metavar="DIR", dest="folder", help="what train.py left")
+    network.add_argument("--run", metavar="DIR", dest="folder", help="what train.py left, also on gs://")
     test.add_argument("--dataset", metavar="NAME", help="the run's if not given")
     test.add_argument("--split", help="the run's, or test")
     test.add_argument("--data-dir", metavar="DIR", help="where prepared sets lie")

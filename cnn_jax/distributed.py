@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental.multihost_utils import broadcast_one_to_all
 
-from cnn_jax.errors import LASTING, Unavailable, UserError, first_line
+from cnn_jax.errors import Unavailable, UserError, first_line, lasting
 
 PATIENCE = 300  # seconds until all processes must have met, and must have come to their end
 PATIENCE_FAILED = 10  # seconds that a process with an error of its own waits for others to have it too
@@ -118,7 +118,7 @@ def once(function: Callable[[], Any], what: str = "go on") -> Any:
         except UserError as mistake:
             found, error = {"told": str(mistake), "passing": isinstance(mistake, Unavailable)}, mistake
         except Exception as other:
-            passing = isinstance(other, OSError) and other.errno not in LASTING
+            passing = isinstance(other, OSError) and not lasting(other)
             found, error = {"told": f"process 0 cannot {what}: {first_line(other)}", "passing": passing}, other
     found = _from_first(found)
     if error:

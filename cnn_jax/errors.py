@@ -37,7 +37,13 @@ class LostData(BadData, Unavailable):
 def of_system(what: str, error: OSError) -> UserError:
     """The operating system's error as `what: reason`: a mistake if it is LASTING, else Unavailable."""
     told = f"{what}: {error.strerror or first_line(error)}"
-    return UserError(told) if error.errno in LASTING else Unavailable(told)
+    return UserError(told) if lasting(error) else Unavailable(told)
+
+
+def lasting(error: OSError) -> bool:
+    """Whether the same command meets an error again."""
+    kinds = FileNotFoundError | FileExistsError | NotADirectoryError | IsADirectoryError | PermissionError
+    return error.errno in LASTING or isinstance(error, kinds)  # some libraries give no number
 
 
 def did_you_mean(kind: str, name: str, choices: Iterable[str]) -> str:

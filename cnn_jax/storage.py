@@ -1,14 +1,26 @@
 """Reading and writing where an attempt may fail and the next one succeed: network file systems, gs://."""
 
+import contextlib
 import errno
+import importlib.util
+import logging
+import os
 import re
+import shutil
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
-from typing import TypeVar
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
 
-from cnn_jax.errors import Unavailable, first_line
+from cnn_jax.errors import Unavailable, UserError, first_line, of_system
 
 T = TypeVar("T")
+
+GCS = "https://storage.googleapis.com"
+TIMEOUT = 10  # seconds without an answer
 
 WAITS = (0.5, 1, 2, 4, 8, 16)  # seconds before another attempt
 PASSING = {
@@ -39,6 +51,83 @@ def patiently(attempt: Callable[[], T], what: str, waits: tuple[float, ...] = WA
             if not passes(error):
                 raise
             if wait is None:
-                raise Unavailable(f"{what}: {first_line(error)}, {len(waits) + 1} times") from error
+                reason = getattr(error, "strerror", None) or first_line(error)
+                raise Unavailable(f"{what}: {reason}, {len(waits) + 1} times") from error
         time.sleep(wait)
     raise AssertionError("unreachable")
+
+
+def told(what: str, error: BaseException) -> UserError:
+    """Whatever a library raised as `what: reason`, Unavailable if it may pass.
+
+    What tensorstore says of a full disk is long, and it has no numbers for errors.
+    """
+    for full in (errno.ENOSPC, errno.EDQUOT):
+        if os.strerror(full) in str(error):
+            return Unavailable(f"{what}: {os.strerror(full)}")
+    if isinstance(error, OSError):
+        return of_system(what, error)
+    return (Unavailable if passes(error) else UserError)(f"{what}: {first_line(error)}")
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+    """Whether a path is on gs://; such a one must stay a string or go through `place`, since pathlib eats a slash."""
+    return os.fspath(path).startswith("gs://")
+
+
+def place(path: str | os.PathLike, absolute: bool = False) -> Any:
+    """A path, made `absolute` if asked for, with the methods of pathlib.Path, also where it is on gs://.
+
+    Raises:
+      UserError: on gs:// without gcsfs.
+      Unavailable: nothing answers there.
+    """
+    if not is_remote(path):
+        return Path(path).absolute() if absolute else Path(path)
+    _reach(os.environ.get("STORAGE_EMULATOR_HOST", GCS), os.fspath(path))
+    from etils import epath
+
+    return epath.Path(path)
+
+
+@cache
+def _reach(server: str, path: str) -> None:
+    """Makes sure, once, that gs:// can be used; without an answer gcsfs would try for a minute."""
+    if importlib.util.find_spec("gcsfs") is None:
+        raise UserError(f"{path} needs gcsfs: pip install 'cnn-jax[gcs]'")
+    import fsspec.config
+
+    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False  # others write there, too
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # with tracebacks; its errors are told by who asks
+    try:
+        with contextlib.suppress(urllib.error.HTTPError):  # an answer
+            urllib.request.urlopen(server, timeout=TIMEOUT).close()
+    except OSError as error:
+        raise Unavailable(f"cannot reach {path}: {first_line(error)}") from error
+
+
+def described(folder: Any) -> dict[str, dict[str, Any]]:
+    """Size in bytes and checksum of every file of a folder on gs://, as its listing tells them."""
+    import fsspec
+
+    found = fsspec.filesystem("gcs").find(str(folder), detail=True)
+    start = len(str(folder).removeprefix("gs://")) + 1
+    return {name[start:]: {"size": about["size"], "crc32c": about["crc32c"]} for name, about in found.items()}
+
+
+def remove(path: Any) -> None:
+    """Removes a folder with all that is in it, if it is there."""
+    if is_remote(path):
+        path.rmtree(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def move(path: Any, to: Any) -> None:
+    """Moves a folder; on gs:// file by file."""
+    if is_remote(path):
+        import fsspec
+
+        fsspec.filesystem("gcs").mv(str(path), str(to), recursive=True)
+    else:
+        path.rename(to)

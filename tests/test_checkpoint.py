@@ -203,8 +203,14 @@ def test_a_run_that_was_never_tested_gives_its_latest(folder):
     chex.assert_trees_all_equal(load_variables(folder.parent), state_at(4).variables)
 
 
+def test_only_the_best_and_the_latest_can_be_asked_for(folder):
+    save(folder, 4)
+    with pytest.raises(UserError, match="which must be best or latest, not 'worst'"):
+        load_variables(folder.parent, "worst")
+
+
 def test_a_folder_without_checkpoints_is_told(folder):
-    with pytest.raises(UserError, match="checkpoints holds no checkpoint yet"):
+    with pytest.raises(UserError, match="is no folder of a run: it has no checkpoints"):
         load_variables(folder.parent)
     save(folder)
     with pytest.raises(UserError, match="checkpoints holds no checkpoint yet"):

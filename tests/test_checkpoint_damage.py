@@ -1,5 +1,6 @@
 """What kills, bad disks and full ones leave: nothing acknowledged is lost, nothing damaged is read."""
 
+import errno
 import itertools
 import multiprocessing
 import os
@@ -8,6 +9,7 @@ import re
 import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import chex
 import pytest
@@ -15,7 +17,8 @@ from loopback import run_script
 from runs import SAFETY
 from tiny_states import assert_equal, state_at
 
-from cnn_jax import UserError
+from cnn_jax import UserError, storage
+from cnn_jax.errors import Unavailable
 from cnn_jax.training.checkpoint import Checkpoints, load_variables
 
 
@@ -161,6 +164,35 @@ def test_a_damaged_step_can_be_saved_again_and_is_kept_aside(folder):
     assert (folder / "damaged" / "7-2" / "_METADATA").read_bytes() == damaged
 
 
+def test_two_steps_in_each_others_place_are_found(folder, printed):
+    for name, other in (("3", "aside"), ("7", "3"), ("aside", "7")):
+        (folder / name).rename(folder / other)
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.latest_step() is None
+    assert "3 is damaged (it is the one of step 7)" in printed()
+
+
+def test_storage_that_fails_for_a_while_is_not_taken_for_damage(folder, printed, monkeypatch):
+    """A step that cannot be read now is neither moved away nor passed over."""
+    ends = []
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: ends and ends.pop()())
+    stale = {"manifest.json": folder / "7" / "manifest.json", "_METADATA": folder / "7" / "_METADATA"}
+    opened = Path.open
+
+    def open_stale(path, *args, **options):
+        if path in stale.values():
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", open_stale)
+    with Checkpoints(folder) as checkpoints, pytest.raises(Unavailable, match="Stale file handle, 7 times"):
+        checkpoints.latest_step()
+    ends[:] = [stale.clear]  # in the first pause
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.latest_step() == 7
+    assert printed() == "" and not (folder / "damaged").exists()
+
+
 def test_a_run_whose_steps_are_all_damaged_has_none(folder, printed):
     for step in (3, 7):
         flip(folder / str(step) / "_METADATA", 0)
@@ -191,12 +223,13 @@ def test_a_step_that_is_not_there_is_told(folder):
         checkpoints.restore(state_at(0), 8)
 
 
-def test_loading_falls_back_and_touches_nothing(folder, printed):
+def test_loading_falls_back_and_touches_nothing(folder, capsys):
     chex.assert_trees_all_equal(load_variables(folder.parent, "latest"), state_at(7).variables)
     flip(folder / "7" / "_METADATA", 0)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     chex.assert_trees_all_equal(load_variables(folder.parent, "latest"), state_at(3).variables)
-    assert printed() == f"checkpoint {folder / '7'} is damaged (_METADATA: other contents); another one is taken\n"
+    told = f"checkpoint {folder / '7'} is damaged (_METADATA: other contents); another one is taken\n"
+    assert capsys.readouterr() == ("", told)  # on stderr: what calls it may print a result
     flip(folder / "7" / "_METADATA", 0)
     flip(folder / "3" / "_METADATA", 0)
     chex.assert_trees_all_equal(load_variables(folder.parent, "best"), state_at(7).variables)
@@ -285,7 +318,8 @@ from functools import partial
 from pathlib import Path
 from jax.sharding import NamedSharding, PartitionSpec as P
 from tiny_states import state_at
-from cnn_jax import UserError
+from cnn_jax import UserError, storage
+from cnn_jax.errors import Unavailable
 from cnn_jax.training.checkpoint import Checkpoints
 
 disk = Path(sys.argv[4])

@@ -153,12 +153,18 @@ def test_checkpoints_within_an_epoch(seen, tmp_path):
     assert seen.noted == [5, 10, 15]
 
 
-def test_a_test_loss_that_is_not_finite_is_neither_noted_nor_logged(seen, tmp_path, monkeypatch):
-    summarize = cnn_jax.evaluation.summarize
-    monkeypatch.setattr(cnn_jax.evaluation, "summarize", lambda found: summarize(found) | {"test_loss": float("nan")})
-    with pytest.raises(UserError, match=r"the test loss became nan; a lower --optimizer.lr may help"):
+def test_a_test_loss_that_is_not_finite_ends_the_run_which_then_goes_on(seen, tmp_path, monkeypatch, capsys):
+    """With the same test before it, the advice of a lower rate would be of no use."""
+    summarize, found = cnn_jax.evaluation.summarize, iter([float("nan"), 1.0, float("nan")])
+    monkeypatch.setattr(cnn_jax.evaluation, "summarize", lambda told: summarize(told) | {"test_loss": next(found)})
+    told = "the test loss after step 5 was not finite; a lower --optimizer.lr may help, also with --resume --allow-cha"
+    with pytest.raises(UserError, match=told):
         run(tmp_path)
-    assert seen.noted == [] and steps(tmp_path, "test") == []
+    assert seen.noted == [5] and steps(tmp_path, "test") == []
+    with pytest.raises(UserError, match=r"after step 15 was not finite; a lower --optimizer.lr may help$"):  # the last
+        run(tmp_path, "--resume", "--allow-change", "--optimizer.lr", "0.0001")
+    assert "the test loss after step 5 was not finite; going on" in capsys.readouterr().out
+    assert steps(tmp_path, "test") == [10] and not (tmp_path / "summary.json").exists()
 
 
 def test_bad_numbers_in_a_row_end_the_run_and_their_images_are_told(seen, tmp_path, capsys):

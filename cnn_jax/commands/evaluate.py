@@ -22,6 +22,7 @@ from cnn_jax.evaluation.protocols import Protocol, make_protocol, predict
 from cnn_jax.models import create_model, model_info
 from cnn_jax.recipes import Recipe
 from cnn_jax.recipes.configuration import override, read_json
+from cnn_jax.storage import place
 from cnn_jax.tables import aligned
 from cnn_jax.training.checkpoint import load_variables
 from cnn_jax.weights import import_state_dict, read_state_dict
@@ -33,7 +34,7 @@ def evaluate_command(
     *,
     name: str,
     weights: Path | None,
-    folder: Path | None,
+    folder: str | Path | None,
     dataset: str | None,
     split: str | None,
     data_dir: str | None,
@@ -125,19 +126,20 @@ def evaluate_command(
     return report(figures, confusion, images.classes) + written
 
 
-def read_run(folder: Path) -> Recipe:
+def read_run(folder: str | Path) -> Recipe:
     """The configuration of a run, from its config.json.
 
     Raises:
       UserError: there is none, or it is not one.
     """
-    values = read_json(folder / "config.json")
+    path = place(folder) / "config.json"
+    values = read_json(path)
     for key in ("recipe", "data"):  # where the values came from, and what the images were
         values.pop(key, None)
     try:
         return override(Recipe(model=""), values)
     except UserError as error:
-        raise UserError(f"{folder / 'config.json'}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
 
 
 def check_sizes(name: str, protocol: str, how: Protocol, step, variables, channels: int) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import tyro
 
+from cnn_jax import storage
 from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.recipes import DEFAULT_RECIPE, RECIPES, Recipe
 from cnn_jax.recipes.configuration import override, read_json
@@ -36,8 +37,8 @@ class Command:
     """A JSON file of values, such as the config.json that a run leaves; the command line wins."""
     list_recipes: Flag = False
     """Show the recipes and stop."""
-    out: Path | None = None
-    """Folder for everything the run leaves; runs/RECIPE-DATE if not given."""
+    out: str | None = None
+    """Folder for everything the run leaves, also on gs://; runs/RECIPE-DATE if not given."""
     resume: Literal["no", "yes", "auto"] = "no"
     """Go on with the run in --out, from its newest good checkpoint; auto: or begin one if none is there, so that a
     scheduler can start the same command again and again. --resume alone is yes."""
@@ -112,7 +113,7 @@ def parse(argv: Sequence[str]) -> Command:
         raise UserError("--resume needs --out DIR, the folder of the run to go on with")
     file = given.config
     if given.resume != "no" and given.recipe is None and file is None:
-        file = Path(given.out) / "config.json"
+        file = storage.place(given.out) / "config.json"
         if not file.is_file() and given.resume == "auto":
             file = None
         elif not file.is_file():

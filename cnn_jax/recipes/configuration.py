@@ -8,6 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cnn_jax.errors import UserError, did_you_mean, of_system
 from cnn_jax.recipes.recipe import Recipe, check
+from cnn_jax.storage import place
 
 LARGEST = 1e300  # of a number in a configuration; every field has a smaller bound of its own
 
@@ -15,7 +16,7 @@ LARGEST = 1e300  # of a number in a configuration; every field has a smaller bou
 def read_json(path: str | Path) -> dict:
     """An object from a JSON file; a UserError says what is wrong with it."""
     try:
-        values = json.loads(Path(path).read_text())
+        values = json.loads(place(path).read_text())
     except OSError as error:
         raise of_system(f"cannot read {path}", error) from None
     except (ValueError, RecursionError) as error:

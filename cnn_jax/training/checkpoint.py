@@ -5,12 +5,10 @@ its manifest (training.manifest), without which no step counts as saved.
 """
 
 import contextlib
-import errno
 import itertools
 import logging
-import os
-import shutil
-from collections.abc import Callable, Generator, Iterable
+import sys
+from collections.abc import Callable, Generator
 from concurrent import futures
 from functools import partial
 from pathlib import Path
@@ -21,8 +19,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from cnn_jax import storage
 from cnn_jax.distributed import first, once
-from cnn_jax.errors import UserError, first_line
+from cnn_jax.errors import Unavailable, UserError, first_line
 from cnn_jax.training import manifest
 from cnn_jax.training.state import TrainState
 
@@ -39,14 +38,17 @@ class Checkpoints:
     being written. `DIR/damaged/` holds what was found damaged, for a person to look at.
     """
 
-    def __init__(self, directory: str | Path):
-        """Opens or makes `directory`; leftovers of a killed writer are removed.
+    def __init__(self, directory: str | Path, before: Callable[[], None] = lambda: None):
+        """Opens or makes `directory`, which may be on gs://; leftovers of a killed writer are removed.
+
+        The first process calls `before` when a step is whole, just before it counts as saved, in another thread.
 
         Raises:
           UserError: `directory` cannot be written.
         """
         _quieten()
-        self.directory = Path(directory).absolute()
+        self.directory = storage.place(directory, absolute=True)
+        self._before = before
         self._start()
         self._writing: int | None = None  # the step that no wait() has finished
         self._sealed: futures.Future = futures.Future()  # of that step: done when its manifest is written
@@ -231,22 +233,25 @@ class Checkpoints:
 
     def _open(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        _remove([self.directory / "deleted", *self.directory.glob(f"*{UNCOMMITTED}*")])
+        for leftover in (self.directory / "deleted", *self.directory.glob(f"*{UNCOMMITTED}*")):
+            storage.remove(leftover)
         for part in self.directory.glob(f"*{manifest.PART}"):
             self._discard(part.name.removesuffix(manifest.PART))
 
     def _discard(self, step: int | str) -> None:
         """Removes what is left of a save, or of a test's result, that was never acknowledged."""
         folder = self._folder(step)
-        _remove(self.directory.glob(f"{step}{UNCOMMITTED}*"))
+        for leftover in self.directory.glob(f"{step}{UNCOMMITTED}*"):
+            storage.remove(leftover)
         if not (folder / manifest.MANIFEST).exists():
-            _remove([folder])
+            storage.remove(folder)
         manifest.part(folder).unlink(missing_ok=True)
 
     def _seal(self, step: int) -> None:
         """In a thread of its own: writes the manifest as soon as orbax has committed the step."""
         self._checkpointer.wait_until_finished()
         if first():
+            self._before()
             manifest.seal(self._folder(step))
 
     def _is_sealed(self) -> bool:
@@ -265,21 +270,32 @@ class Checkpoints:
         intact = f"the checkpoints of steps {', '.join(map(str, steps))} are intact"
         if len(steps) < 2:
             intact = f"the checkpoint of step {steps[0]} is intact" if steps else "there is no other one"
-        raise UserError(
-            f"checkpoint {self._folder(self._writing)} cannot be written: "
-            f"{_reason(error) if error else 'another process failed'}; {intact}"
+        told = storage.told(
+            f"checkpoint {self._folder(self._writing)} cannot be written", error or OSError("another process failed")
         )
+        raise type(told)(f"{told}; {intact}")
 
     def _prune(self) -> None:
-        """Removes all but the newest and the best; a rename first, so that a kill leaves no half-deleted step."""
+        """Removes all but the newest and the best."""
         manifests = manifest.read_all(self.directory)
         for step in manifests.keys() - {*sorted(manifests)[-KEPT:], manifest.best(manifests)}:
-            (self.directory / "deleted").mkdir(exist_ok=True)
-            self._folder(step).rename(self.directory / "deleted" / str(step))
+            self._delete(step)
         busy = "none" if self._writing is None or self._is_sealed() else str(self._writing)
         # What a thread of a failed save wrote after that was discarded.
         late = [path for path in self.directory.glob(f"*{UNCOMMITTED}*") if path.name.split(".")[0] != busy]
-        _remove([self.directory / "deleted", *late])
+        for path in (self.directory / "deleted", *late):
+            storage.remove(path)
+
+    def _delete(self, step: int) -> None:
+        """So that a kill leaves no step which counts and is not whole."""
+        folder = self._folder(step)
+        if storage.is_remote(folder):  # no renaming there
+            manifest.part(folder).touch()
+            (folder / manifest.MANIFEST).unlink()
+            self._discard(step)
+        else:
+            (self.directory / "deleted").mkdir(exist_ok=True)
+            folder.rename(self.directory / "deleted" / str(step))
 
     def _fault(self, step: int) -> str | None:
         """What is wrong with a step, looked for until it is found to be right once."""
@@ -296,7 +312,7 @@ class Checkpoints:
         aside = self.directory / "damaged"
         aside.mkdir(exist_ok=True)
         names = itertools.chain([str(step)], (f"{step}-{number}" for number in itertools.count(2)))
-        self._folder(step).rename(next(aside / name for name in names if not (aside / name).exists()))
+        storage.move(self._folder(step), next(aside / name for name in names if not (aside / name).exists()))
 
     def _agree(self, what: str, decide: Callable[[], Any], step: int | None = None) -> Any:
         """What `decide` returns in process 0, a JSON value, in all of them; or the error it ends in."""
@@ -316,28 +332,30 @@ class Checkpoints:
             raise
         except Exception as error:
             place = self.directory if step is None else self._folder(step)
-            raise UserError(f"checkpoint {place} {what}: {_reason(error)}") from error
+            raise storage.told(f"checkpoint {place} {what}", error) from error
 
 
 def expect_run(run: str | Path) -> None:
     """Raises a UserError if `run` is not a folder of a run, with checkpoints."""
-    if not (Path(run) / "checkpoints").is_dir():
+    if not (storage.place(run) / "checkpoints").is_dir():
         raise UserError(f"--start {run} is no folder of a run: it has no checkpoints")
 
 
 def load_variables(run: str | Path, which: Literal["best", "latest"] = "best") -> dict:
-    """What `model.apply` takes, from a run's folder: {"params": ..., "batch_stats": ...}, NumPy arrays.
+    """What `model.apply` takes, from a run's folder, also on gs://: {"params": ..., "batch_stats": ...}, NumPy arrays.
 
     These are the moving averages where the run keeps some, since they are what is tested. `which` is
     "best", by top-1 of what is tested after each epoch (the latest while none has been), or "latest".
-    A checkpoint that does not verify is passed over with a line on stdout. Reads only: the run may
+    A checkpoint that does not verify is passed over with a line on stderr. Reads only: the run may
     still be going on.
 
     Raises:
-      UserError: no checkpoint there, none that verifies, or it cannot be read.
+      UserError: no run or no checkpoint there, none that verifies, it cannot be read, or another `which`.
     """
+    if which not in ("best", "latest"):
+        raise UserError(f"which must be best or latest, not {which!r}")
     _quieten()
-    directory = Path(run).absolute() / "checkpoints"
+    directory = storage.place(run, absolute=True) / "checkpoints"
     faults: dict[int, str] = {}
     while left := [step for step in manifest.steps(directory) if step not in faults]:
         manifests = {step: found for step, found in manifest.read_all(directory).items() if step in left}
@@ -348,13 +366,17 @@ def load_variables(run: str | Path, which: Literal["best", "latest"] = "best") -
             fault = manifest.fault(folder)
             if fault is None:
                 return _tested(folder)
+        except Unavailable:
+            raise
         except Exception as error:
-            fault = f"cannot be read: {_reason(error)}"
+            fault = f"cannot be read: {first_line(error)}"
         if folder.exists():  # otherwise the run, going on, has just replaced it: look again
             faults[step] = fault
-            print(f"checkpoint {folder} {fault}; another one is taken", flush=True)
+            print(f"checkpoint {folder} {fault}; another one is taken", file=sys.stderr, flush=True)
     if faults:
         raise UserError(f"{directory} holds no checkpoint that can be read: {max(faults)} {faults[max(faults)]}")
+    if not directory.is_dir():
+        raise UserError(f"{run} is no folder of a run: it has no checkpoints")
     raise UserError(f"{directory} holds no checkpoint yet")
 
 
@@ -390,16 +412,3 @@ def _quieten() -> None:
 
 def _is_not_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in logging.Formatter().format(record)  # its message or its traceback
-
-
-def _reason(error: BaseException) -> str:
-    """In a few words; what tensorstore says of a full disk is long."""
-    for full in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)):
-        if full in str(error):
-            return full
-    return first_line(error)
-
-
-def _remove(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)

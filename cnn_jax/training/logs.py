@@ -54,18 +54,20 @@ class RunLog:
         wandb: str | None = None,
         config: dict | None = None,
         silent: bool = False,
+        named: Any = None,
     ):
         """Opens the files of `out`. Records after `step`, from a run that died later, are dropped.
 
         `tested` is what the network is tested on after each epoch; `wandb` a project of Weights &
         Biases that gets all numbers too, with `config`. A `silent` log, of the processes beside the
-        first one, writes nothing.
+        first one, writes nothing. `named` is what lines call `out`, if not so.
 
         Raises:
           UserError: the files cannot be written; wandb is not installed or does not start.
         """
         self.timeline, self.tested, self._hardware = timeline, tested, hardware
         self.path, self.skipped_path = out / "metrics.jsonl", out / "skipped.jsonl"
+        self.skipped_named = (named or out) / "skipped.jsonl"
         self._silent = silent
         try:
             kept = [] if silent else _kept(self.path, self.skipped_path, step)
@@ -114,7 +116,7 @@ class RunLog:
         first = ", ".join(map(str, images[:8])) + (", ..." if len(images) > 8 else "")
         self._bar.write(
             f"step {step}: loss {numbers['loss']}, gradient {numbers['grad_norm']}: nothing was changed; "
-            f"images {first}, all in {self.skipped_path}"
+            f"images {first}, all in {self.skipped_named}"
         )
         sys.stdout.flush()
 

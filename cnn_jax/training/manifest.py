@@ -1,16 +1,20 @@
 """What a checkpoint's folder held when it was acknowledged: `DIR/STEP/manifest.json`.
 
-Size and sha256 of every file, what a test of that step found, and a sha256 of the manifest itself. A
-step with a manifest that verifies counts as saved; nothing else does.
+The step, size and sha256 of every file, what a test of that step found, and a sha256 of the manifest itself.
+A step with a manifest that verifies counts as saved; nothing else does. On gs:// the checksum of a file is
+the CRC-32C that its listing tells, so that nothing is read again.
 """
 
-import contextlib
 import errno
 import hashlib
 import json
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from cnn_jax import storage
+from cnn_jax.errors import Unavailable
 
 MANIFEST = "manifest.json"
 PART = ".manifest.part"  # STEP.manifest.part, there while STEP is saved or its test written down
@@ -20,10 +24,11 @@ UNREADABLE = (OSError, ValueError, KeyError, TypeError)  # what a manifest of ot
 
 def seal(folder: Path) -> None:
     """Writes the manifest of a step that is whole; a power loss afterwards costs nothing of it."""
-    files = {name: _describe(path) for name, path in _files(folder).items()}
-    for path in (*folder.rglob("*"), folder, folder.parent):
-        _sync(path)
-    write(folder, {"files": files})
+    files = {name: _describe(found) for name, found in _files(folder).items()}
+    if not storage.is_remote(folder):
+        for path in (*folder.rglob("*"), folder, folder.parent):
+            _sync(path)
+    write(folder, {"step": int(folder.name), "files": files})
 
 
 def steps(directory: Path) -> list[int]:
@@ -33,20 +38,29 @@ def steps(directory: Path) -> list[int]:
     return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal() and path.is_dir())
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """Every file of a step but its manifest, by its path inside the folder."""
-    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
-    return {name: path for name, path in paths.items() if name != MANIFEST}
+def _files(folder: Path) -> dict[str, Any]:
+    """Every file of a step but its manifest, by its path inside the folder; on gs:// its description."""
+    if storage.is_remote(folder):
+        found = storage.described(folder)
+    else:
+        found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
+    return {name: file for name, file in found.items() if name != MANIFEST}
 
 
-def _describe(path: Path) -> dict:
-    with path.open("rb") as file:
-        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+def _describe(file: Path | dict) -> dict:
+    if isinstance(file, dict):
+        return file
+    with file.open("rb") as opened:
+        return {"size": file.stat().st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
 
 
 def write(folder: Path, content: dict) -> None:
     """Puts the manifest into a step's folder in one move; a power loss afterwards does not undo it."""
     written = part(folder)
+    if storage.is_remote(folder):
+        (folder / MANIFEST).write_text(_with_seal(content))
+        written.unlink(missing_ok=True)
+        return
     try:
         written.write_text(_with_seal(content))
         _sync(written)
@@ -63,8 +77,9 @@ def part(folder: Path) -> Path:
 
 
 def read(folder: Path) -> dict:
-    """Raises FileNotFoundError without a manifest, ValueError if it is not as it was written."""
-    text = (folder / MANIFEST).read_bytes()
+    """Raises FileNotFoundError without a manifest, ValueError if it is not as it was written, Unavailable."""
+    path = folder / MANIFEST
+    text = storage.patiently(path.read_bytes, f"{path} cannot be read")
     content = json.loads(text)
     del content["sha256"]
     if _with_seal(content).encode() != text:
@@ -82,8 +97,12 @@ def read_all(directory: Path) -> dict[int, dict]:
     """The manifests of all steps, without those that cannot be read."""
     found = {}
     for step in steps(directory):
-        with contextlib.suppress(*UNREADABLE):
+        try:
             found[step] = read(directory / str(step))
+        except Unavailable:
+            raise
+        except UNREADABLE:
+            continue
     return found
 
 
@@ -98,24 +117,37 @@ def best(manifests: dict[int, dict]) -> int | None:
 
 
 def fault(folder: Path) -> str | None:
-    """What is wrong with a step's folder, None if it is as it was acknowledged."""
+    """What is wrong with a step's folder, None if it is as it was acknowledged.
+
+    Raises:
+      Unavailable: it cannot be read at present.
+    """
     try:
-        listed, there = read(folder)["files"], _files(folder)
+        content, there = read(folder), _files(folder)
+        step, listed = content.get("step", int(folder.name)), content["files"]  # older ones do not know their step
     except FileNotFoundError:
         return "was not finished" if folder.exists() else "is not there"
+    except Unavailable:
+        raise
     except UNREADABLE:
         return f"is damaged ({MANIFEST}: other contents)"
-    for name in sorted(listed.keys() | there.keys()):
-        if name not in there or name not in listed:
-            return f"is damaged ({name}: {'missing' if name in listed else 'not part of it'})"
-        try:
-            found = _describe(there[name])
-        except OSError as error:
-            return f"is damaged ({name}: {error.strerror})"
-        if found != listed[name]:
-            cut = found["size"] < listed[name]["size"]
-            return f"is damaged ({name}: {'cut short' if cut else 'other contents'})"
-    return None
+    if step != int(folder.name):
+        return f"is damaged (it is the one of step {step})"
+    told = ((name, _changed(folder / name, there.get(name), listed.get(name))) for name in sorted(listed | there))
+    return next((f"is damaged ({name}: {change})" for name, change in told if change), None)
+
+
+def _changed(path: Path, there: Any, listed: dict | None) -> str | None:
+    """What has become of a file since it was `listed`."""
+    if there is None or listed is None:
+        return "missing" if listed else "not part of it"
+    try:
+        found = storage.patiently(partial(_describe, there), f"{path} cannot be read")
+    except OSError as error:
+        return error.strerror
+    if found == listed:
+        return None
+    return "cut short" if found["size"] < listed["size"] else "other contents"
 
 
 def _sync(path: Path) -> None:

@@ -1,18 +1,23 @@
 """The folder that a run leaves, and its files of numbers."""
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import os
+import sys
+import tempfile
 from collections.abc import Callable, Generator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from cnn_jax import storage
 from cnn_jax.atomic import write_json
 from cnn_jax.distributed import first, once
-from cnn_jax.errors import UserError, of_system
+from cnn_jax.errors import Unavailable, UserError, of_system
 from cnn_jax.recipes.configuration import differences, read_json
+from cnn_jax.training.bucket import Copies, Lease
 from cnn_jax.training.checkpoint import Checkpoints
 from cnn_jax.training.hardware import Hardware
 from cnn_jax.training.logs import RunLog
@@ -20,6 +25,7 @@ from cnn_jax.training.program import Program
 from cnn_jax.training.state import TrainState, scalar
 from cnn_jax.training.trace import Trace
 
+LOCK, METRICS = ".lock", "metrics.jsonl"
 MAY_CHANGE = ("data_dir:", "batch_size:", "bad_images:")  # none of them changes what is past
 
 
@@ -31,6 +37,9 @@ class RunFolder:
     writes, and its mistakes are everybody's, while the others are silent.
 
     Attributes:
+      place: where it is, on this machine or on gs://.
+      path: where its files are written: there, or in a temporary folder, from where they are sent to gs:// each time
+        that a checkpoint is whole, and in the end.
       resumed: whether the run goes on.
       checkpoints: those of the run (training.checkpoint).
       log, trace: from `begin` on.
@@ -40,7 +49,12 @@ class RunFolder:
     trace: Trace
 
     def __init__(
-        self, path: Path, config: dict, *, resume: Literal["no", "yes", "auto"] = "no", allow_change: bool = False
+        self,
+        path: str | Path,
+        config: dict,
+        *,
+        resume: Literal["no", "yes", "auto"] = "no",
+        allow_change: bool = False,
     ):
         """`path` is made and gets config.json, or the run in it is checked to have the same configuration.
 
@@ -48,18 +62,22 @@ class RunFolder:
         data_dir, which says where things lie, not what they are, another batch_size, since its place is
         counted in images, and another rule for bad images; with `allow_change` anything.
         """
-        self.path, self.config = path, config
+        self.place, self.config = storage.place(path), config
         self._resume, self._allow_change = resume, allow_change
+        self._lease: Lease | None = None  # both in the first process, for gs://
+        self._copies: Copies | None = None
 
     def __enter__(self) -> "RunFolder":
-        """Raises UserError: `path` cannot be written, holds a run already, is another configuration's run, or another
-        process is at work in it; or this one was given another configuration than the first."""
+        """Raises UserError: `path` cannot be written, holds a run already or is another configuration's run; this
+        process was given another configuration than the first. Unavailable: another process is at work in it."""
         if once(lambda: self.config) != self.config:
             raise UserError("this process was given another recipe, options or data than the first one")
         with contextlib.ExitStack() as held:
-            locked = _locked(self.path, self.config, self._resume, self._allow_change)
-            self.resumed, self._changes = once(lambda: held.enter_context(locked))
-            self.checkpoints = held.enter_context(Checkpoints(self.path / "checkpoints"))
+            self.path = self.place
+            if storage.is_remote(self.place):
+                self.path = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="cnn_jax-")))
+            self.resumed, self._changes = once(lambda: self._claim(held))
+            self.checkpoints = held.enter_context(Checkpoints(self.place / "checkpoints", self._send))
             self._held = held.pop_all()
         return self
 
@@ -97,7 +115,7 @@ class RunFolder:
             options = {"hardware": hardware, "wandb": wandb, "config": self.config}
 
         def open_log() -> None:
-            log = RunLog(self.path, program.timeline, scalar(state.step), tested, **options)
+            log = RunLog(self.path, program.timeline, scalar(state.step), tested, named=self.place, **options)
             self.log = self._held.enter_context(log)
 
         once(open_log)
@@ -118,60 +136,94 @@ class RunFolder:
             self.checkpoints.note(step, found | {"tested": self.log.tested})
 
     def save(self, state: TrainState) -> None:
-        """Begins to save; see Checkpoints.save."""
+        """Begins to save; see Checkpoints.save.
+
+        Raises:
+          Unavailable: another process has taken the folder over.
+        """
+        if storage.is_remote(self.place):
+            once(self._check)
         self.checkpoints.save(state)
 
     def finish(self, summary: dict[str, Any], report: Callable[[Path, dict[str, Any]], str]) -> None:
         """Prints what `report` says, which draws pictures; then summary.json, which says that all else is there."""
         if first():
             told = report(self.path, summary)
+            self._send()
             write_json(self.path / "summary.json", summary)
-            print(told)
+            self._send()
+            print(told.replace(str(self.path), str(self.place)))
 
     def _write_changes(self) -> None:
         """Tells with what a resumed run goes on, and makes it the run's configuration."""
         if self._changes:
-            print(f"{self.path}: goes on with {'; '.join(self._changes)}", flush=True)
-            (self.path / "summary.json").unlink(missing_ok=True)  # of the run as it was
+            print(f"{self.place}: goes on with {'; '.join(self._changes)}", flush=True)
+            for folder in {self.path, self.place}:
+                (folder / "summary.json").unlink(missing_ok=True)  # of the run as it was
             write_json(self.path / "config.json", self.config)
+            self._send()
+
+    def _claim(self, held: contextlib.ExitStack) -> tuple[bool, list[str]]:
+        """In the first process: locks the folder. Whether the run in it goes on, and with which changes."""
+        resumed = self._resume == "yes" or (self._resume == "auto" and (self.place / "config.json").exists())
+        if self.path is self.place:
+            held.enter_context(_locked(self.place, make=not resumed))
+        else:
+            self._lease = held.enter_context(Lease(self.place))
+            self._copies = Copies(self.path, self.place)
+            self._copies.fetch()
+            held.callback(self._send)
+        path, changes = self.path / "config.json", []
+        if resumed:
+            changes = differences(read_json(path), self.config)
+            refused = [line for line in changes if not line.startswith(MAY_CHANGE)]
+            if refused and not self._allow_change:
+                raise UserError(
+                    f"the run in {self.place} has another configuration: {'; '.join(refused)}; "
+                    f"--allow-change goes on so"
+                )
+        elif path.exists():
+            raise UserError(f"{self.place} already holds a run: continue it with --resume, or choose another --out")
+        elif any((folder / name).exists() for folder, name in ((self.place, "checkpoints"), (self.path, METRICS))):
+            raise UserError(f"{self.place} already holds a run, without its config.json; choose another --out")
+        else:
+            try:
+                write_json(path, self.config)
+            except OSError as error:
+                raise of_system(f"cannot write to --out {self.place}", error) from None
+            self._send()
+        return resumed, changes
+
+    def _check(self) -> None:
+        assert self._lease is not None  # that is in the first process
+        self._lease.check()
+
+    def _send(self) -> None:
+        """Sends what was written to where the folder is."""
+        if self._copies is not None:
+            self._copies.send()
 
 
 @contextlib.contextmanager
-def _locked(out: Path, config: dict, resume: str, allow_change: bool) -> Generator[tuple[bool, list[str]]]:
-    """Whether the run in `out` goes on, and with which changes of its configuration."""
-    path = out / "config.json"
-    resumed = resume == "yes" or (resume == "auto" and path.exists())
-    changes = []
+def _locked(folder: Path, make: bool) -> Generator[None]:
+    """No other process that asks for the same lock gets it; on a file, since NFS locks no folders."""
     try:
-        if not resumed:
-            out.mkdir(parents=True, exist_ok=True)
-        folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise of_system(f"cannot write to --out {out}", error) from None
+        raise of_system(f"cannot write to --out {folder}", error) from None
     try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is at work in {out}") from None
-        if resumed:
-            changes = differences(read_json(path), config)
-            refused = [line for line in changes if not line.startswith(MAY_CHANGE)]
-            if refused and not allow_change:
-                raise UserError(
-                    f"the run in {out} has another configuration: {'; '.join(refused)}; --allow-change goes on so"
-                )
-        elif path.exists():
-            raise UserError(f"{out} already holds a run: continue it with --resume, or choose another --out")
-        elif any((out / name).exists() for name in ("checkpoints", "metrics.jsonl")):
-            raise UserError(f"{out} already holds a run, without its config.json; choose another --out")
-        else:
-            try:
-                write_json(path, config)
-            except OSError as error:
-                raise of_system(f"cannot write to --out {out}", error) from None
-        yield resumed, changes
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            os.close(lock)
+            raise Unavailable(f"another process is at work in {folder}") from None
+        print(f"{folder}: nothing here keeps a second process from writing, too ({error.strerror})", file=sys.stderr)
+    try:
+        yield
     finally:
-        os.close(folder)
+        os.close(lock)
 
 
 def new_folder(parent: Path, name: str) -> Path:
@@ -191,7 +243,8 @@ def _made(parent: Path, name: str) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise UserError(f"cannot make {path}: {error.strerror}; --out DIR names another place") from None
+            told = of_system(f"cannot make {path}", error)
+            raise type(told)(f"{told}; --out DIR names another place") from None
         return path
     raise AssertionError("unreachable")
 

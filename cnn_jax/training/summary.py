@@ -12,7 +12,7 @@ from cnn_jax.training.run_folder import versions
 from cnn_jax.training.state import TrainState, count, digest, scalar
 
 
-def opening(out: Path, program: Program, state: TrainState, loaders: dict[str, Loader], taken: list[str]) -> str:
+def opening(out: str | Path, program: Program, state: TrainState, loaders: dict[str, Loader], taken: list[str]) -> str:
     """What is trained, on what, from where; `taken` are the layers of another run."""
     config = program.config
     images = ", ".join(f"{len(loader):,} {kind}" for kind, loader in loaders.items())

@@ -64,7 +64,7 @@ class Watch:
         if (idle := self._longest_idle(0 if told else AHEAD)) >= self._max_skipped:
             raise GivenUp(
                 f"the loss or its gradient was not finite in {idle} steps in a row; none of them changed the network, "
-                f"which is saved; {self._folder.log.skipped_path} has their images; a lower --optimizer.lr or "
+                f"which is saved; {self._folder.log.skipped_named} has their images; a lower --optimizer.lr or "
                 f"--optimizer.clip 1 may help, also with --resume --allow-change"
             )
         means = self._meter.read() if told else None
@@ -88,11 +88,19 @@ class Watch:
         """Notes and logs what a test after an epoch found (evaluation.summarize).
 
         Raises:
-          GivenUp: its loss is not finite.
+          GivenUp: its loss is not finite. A run that is resumed after that goes on training.
         """
-        log = self._folder.log
-        if not math.isfinite(test["test_loss"]):
-            raise GivenUp(f"the {log.tested} loss became {test['test_loss']}; a lower --optimizer.lr may help")
+        log, loss = self._folder.log, test["test_loss"]
+        if loss is None or not math.isfinite(loss):
+            known, last = self._folder.tested(self.position), self.position == self._timeline.steps
+            self._folder.note(self.position, test | {"test_loss": None})  # JSON has no NaN
+            told = f"the {log.tested} loss after step {self.position} was not finite"
+            if last or known is None:
+                advice = "" if last else ", also with --resume --allow-change"
+                raise GivenUp(f"{told}; a lower --optimizer.lr may help{advice}")
+            print(f"{told}; going on", flush=True)
+            self._meter = Meter(self._train)
+            return
         self._folder.note(self.position, test)
         self._tell_saved()
         record = {name.removeprefix("test_"): value for name, value in test.items()}
