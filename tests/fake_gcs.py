@@ -75,6 +75,7 @@ def serve(folder: Path):
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body in one: the second packet would wait 40 ms for the first one's acknowledgement
 
         def answer(self):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -191,8 +192,7 @@ def serve(folder: Path):
     url = f"http://127.0.0.1:{server.server_port}"
     names = ("STORAGE_EMULATOR_HOST", "CLOUD_STORAGE_EMULATOR_ENDPOINT", "TENSORSTORE_GCS_HTTP_URL")
     try:
-        # No search for credentials, which the emulator needs none of.
-        yield dict.fromkeys(names, url) | {"GOOGLE_AUTH_TOKEN_FOR_TESTING": "token", "NO_GCE_CHECK": "true"}
+        yield dict.fromkeys(names, url) | {"GOOGLE_AUTH_TOKEN_FOR_TESTING": "token"}
     finally:
         server.shutdown()
         server.server_close()

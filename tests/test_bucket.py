@@ -47,7 +47,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(bucket, whole, signall
     """Killed when the arrays of the second epoch's checkpoint are there and its manifest is not."""
     done = signalled(signal.SIGKILL, "call:2", "cnn_jax.training.manifest:seal", *SHORT, "--out", "gs://bucket/run")
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert steps_in(bucket) == ["40", "80"] and (bucket / "run" / "metrics.jsonl").exists()
+    assert steps_in(bucket) == ["40", "80", "80.manifest.part"] and (bucket / "run" / "metrics.jsonl").exists()
     resumed = train_here("--resume", "--out", "gs://bucket/run")
     assert resumed.returncode == 0, resumed.stderr
     assert "gs://bucket/run: from step 40 to 120" in resumed.stdout and "/tmp" not in resumed.stdout

@@ -56,7 +56,7 @@ def test_one_process_does_and_all_know():
     full = "[Errno 28] No space left on device"
     shared = "[1, 2], 3000, 'UserError: --out is taken'"
     assert f"[True, 1, {shared}, 'OSError: {full}']\n" in first.stderr
-    assert f"[False, 0, {shared}, 'UserError: process 0 cannot write the log: {full}']\n" in second.stderr
+    assert f"[False, 0, {shared}, 'Unavailable: process 0 cannot write the log: {full}']\n" in second.stderr
     assert "progress\n" in first.stdout and "progress" not in second.stdout
 
 
