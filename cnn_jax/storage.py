@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cnn_jax.errors import Unavailable, UserError, first_line, of_system
+from cnn_jax.errors import Unavailable, UserError, first_line, lasting, of_system
 
 T = TypeVar("T")
 
@@ -28,14 +28,22 @@ PASSING = {
     *(errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.EPIPE),
     *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
 }
-PASSING_STATUS = re.compile(r"\b(429|50[0234]|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|INTERNAL)\b")  # of HTTP and gRPC
+PASSING_STATUS = re.compile(r"\b(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED)\b")  # gRPC's, in texts of C++ libraries
 
 
 def passes(error: BaseException) -> bool:
     """Whether the same attempt may succeed a little later."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in PASSING
-    return isinstance(error, TimeoutError | ConnectionError) or bool(PASSING_STATUS.search(str(error)))
+    code = getattr(error, "code", None)  # of HTTP
+    if isinstance(code, int):
+        return code in (408, 429) or code >= 500
+    if isinstance(error, OSError):
+        return error.errno in PASSING if error.errno is not None else not lasting(error)
+    told = str(error)
+    return (
+        type(error).__module__.startswith("aiohttp")
+        or bool(PASSING_STATUS.search(told))
+        or any(os.strerror(number) in told for number in PASSING)
+    )
 
 
 def patiently(attempt: Callable[[], T], what: str, waits: tuple[float, ...] = WAITS) -> T:

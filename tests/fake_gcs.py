@@ -5,10 +5,12 @@ Lists, metadata, ranged reads, uploads with preconditions, copies and deletions 
 
 import base64
 import contextlib
+import itertools
 import json
 import re
 import struct
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -69,9 +71,13 @@ def parts(headers, body: bytes) -> list[bytes]:
 
 
 @contextlib.contextmanager
-def serve(folder: Path):
-    """Folder `folder/BUCKET` is bucket gs://BUCKET. Gives the environment in which every client finds it."""
-    bucket, uploads = Bucket(folder), {}
+def serve(folder: Path, fault: Callable[[int], int | None] = lambda read: None):
+    """Folder `folder/BUCKET` is bucket gs://BUCKET. Gives the environment in which every client finds it.
+
+    `fault(n)` is the HTTP status that the n-th read of an object's content fails with, from 1 on, if any; with 0 it
+    gets no answer.
+    """
+    bucket, uploads, reads = Bucket(folder), {}, itertools.count(1)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -83,6 +89,9 @@ def serve(folder: Path):
                 batch = self.path.startswith("/batch/")
                 self.reply(*(self.batch(body) if batch else self.act(self.command, self.path, body)))
             except Refused as refused:
+                if not refused.args[0]:
+                    self.close_connection = True
+                    return
                 self.reply(refused.args[0], {"error": {"code": refused.args[0], "message": "Not Found"}})
 
         do_GET = do_POST = do_PUT = do_DELETE = answer
@@ -116,6 +125,8 @@ def serve(folder: Path):
                 return 200, about if match[4] == "moveTo" else {"done": True, "resource": about}
             if query.get("alt") != "media":
                 return 200, bucket.about(file, root)
+            if (failed := fault(next(reads))) is not None:
+                raise Refused(failed)
             content, wanted = file.read_bytes(), self.headers.get("Range")
             if not wanted:
                 return 200, content

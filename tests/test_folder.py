@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 
@@ -5,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax import UserError, open_dataset
+from cnn_jax import UserError, open_dataset, storage
+from cnn_jax.data.decode import BadImage
+from cnn_jax.errors import LostData
 
 
 def photo(path, colour, size=(8, 6)):
@@ -126,3 +129,83 @@ def test_pixels_arrive(pets):
     np.testing.assert_array_equal(
         open_dataset(f"folder:{pets}", "train[1:2]").images[0, 0, 0] // 8, np.array([80, 0, 0]) // 8
     )
+
+
+def test_a_link_back_is_not_followed_twice(pets, capsys):
+    """Through the class and through the split above, which would bring in other classes, too."""
+    (pets / "train" / "dog" / "again").symlink_to(pets / "train" / "dog")
+    (pets / "train" / "dog" / "deeper" / "all").symlink_to(pets / "train")
+    (pets / "elsewhere").mkdir()
+    photo(pets / "elsewhere" / "d.png", "red")
+    (pets / "train" / "dog" / "more").symlink_to(pets / "elsewhere")
+    dataset = open_dataset(f"folder:{pets}", "train")
+    assert len(dataset) == 13 and dataset.place(12).endswith("dog/more/d.png")
+    err = capsys.readouterr().err
+    assert err.count("leads to a folder that is taken already; left out\n") == 2 == err.count("\n")
+
+
+def test_what_is_no_regular_file_is_a_bad_image(pets):
+    os.mkfifo(pets / "train" / "ant" / "pipe.jpg")  # opening it would wait for a writer
+    (pets / "train" / "ant" / "zero.jpg").symlink_to("/dev/zero")
+    dataset = open_dataset(f"folder:{pets}", "train")
+    for name in ("pipe.jpg", "zero.jpg"):
+        (number,) = (i for i in range(len(dataset)) if dataset.place(i).endswith(name))
+        with pytest.raises(BadImage, match="is no regular file"):
+            dataset.read([number])
+
+
+def test_a_file_too_large_for_any_image_is_not_read(pets):
+    with (pets / "train" / "ant" / "large.jpg").open("wb") as file:
+        file.truncate(2**31)  # nothing is written for that
+    dataset = open_dataset(f"folder:{pets}", "train")
+    (number,) = (i for i in range(len(dataset)) if dataset.place(i).endswith("large.jpg"))
+    with pytest.raises(BadImage, match="has 2,147,483,648 bytes, more than 1,073,741,824"):
+        dataset.read([number])
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "told"),
+    [
+        (errno.ESTALE, LostData, "b.jpg cannot be read: Stale file handle, 7 times"),
+        (errno.EIO, LostData, "b.jpg cannot be read: Input/output error, 7 times"),
+        (errno.EMFILE, UserError, "b.jpg cannot be read: Too many open files"),
+        (errno.EACCES, BadImage, "cannot be read (Permission denied)"),
+    ],
+)
+def test_storage_that_fails_is_no_bad_image(pets, monkeypatch, number, kind, told):
+    """Which --bad-images skip would train on without."""
+    opened = os.open
+
+    def failing(path, *args, **options):
+        if str(path).endswith("b.jpg"):
+            raise OSError(number, os.strerror(number), path)
+        return opened(path, *args, **options)
+
+    dataset = open_dataset(f"folder:{pets}", "train")
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(os, "open", failing)
+    with pytest.raises(UserError) as error:
+        dataset.read([2])
+    assert type(error.value) is kind and str(error.value).endswith(told)
+
+
+def test_storage_that_fails_for_a_while_is_asked_again(pets, monkeypatch):
+    failures, opened = iter([errno.ESTALE, errno.ETIMEDOUT]), os.open
+
+    def failing(path, *args, **options):
+        number = next(failures, None) if str(path).endswith("b.jpg") else None
+        if number is not None:
+            raise OSError(number, os.strerror(number), path)
+        return opened(path, *args, **options)
+
+    dataset, waited = open_dataset(f"folder:{pets}", "train"), []
+    monkeypatch.setattr(storage.time, "sleep", waited.append)
+    monkeypatch.setattr(os, "open", failing)
+    assert dataset.read([2])[0][0] == (pets / "train" / "Cat" / "b.jpg").read_bytes()
+    assert waited == [0.5, 1]
+
+
+@pytest.mark.parametrize("path", ["", " "])
+def test_an_empty_path_is_not_the_current_folder(path):
+    with pytest.raises(UserError, match="folder: names no directory; images lie in folder:DIR/CLASS/"):
+        open_dataset(f"folder:{path}", "train")

@@ -131,7 +131,7 @@ def test_a_set_of_other_things_is_refused(odd, name, message):
         ("mnist_5k:abc", "train", "mnist_5k has no version 'abc'; a version is like 1.0.0"),
         ("MNIST_5K", "train", "unknown data set 'MNIST_5K'; did you mean mnist_5k"),
         ("no such", "train", "cannot open data set 'no such'"),
-        ("", "train", "cannot open data set ''"),
+        ("", "train", "the data set has no name; names are like"),
     ],
 )
 def test_a_wrong_name_is_one_quick_line(tiny, monkeypatch, name, split, message):
@@ -322,7 +322,7 @@ def test_gs_without_a_network_is_told_and_not_tried_again():
         "cnn_jax.open_dataset('mnist', 'train', 'gs://bucket/tfds')"
     )
     stderr = on_gs(environment, code)[2]
-    assert "UserError: cannot reach gs://bucket/tfds: <urlopen error [Errno 111] Connection refused>" in stderr
+    assert "Unavailable: cannot reach gs://bucket/tfds: <urlopen error [Errno 111] Connection refused>" in stderr
 
 
 def test_gs_without_gcsfs_names_the_extra(monkeypatch):

@@ -1,6 +1,5 @@
 """What is in a data set: sizes, kinds of files, balance of classes, mean and deviation, bad images, a picture."""
 
-import io
 import os
 import re
 import sys
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from cnn_jax.data import splits
 from cnn_jax.data.dataset import Dataset, Record, Source
-from cnn_jax.data.decode import BadImage, decode
+from cnn_jax.data.decode import BadImage, decode, open_image
 from cnn_jax.data.host import cores
 from cnn_jax.data.sources import open_collection
 from cnn_jax.errors import UserError, of_system
@@ -110,11 +109,9 @@ def _look(dataset: Dataset, index: int, record: Record | BadImage) -> Look | str
 
 
 def _kind(image: bytes | np.ndarray) -> str:
-    from PIL import Image
-
     if isinstance(image, np.ndarray):
         return f"arrays of {image.shape[2]} channel{'s' * (image.shape[2] > 1)}"
-    with Image.open(io.BytesIO(image)) as opened:
+    with open_image(image) as opened:
         return f"{opened.format} {opened.mode}"
 
 

@@ -23,6 +23,11 @@ Record = tuple[bytes | np.ndarray, int]  # an image, as an encoded file or (H, W
 class Source(Protocol):
     """A kind of storage: picklable, safe to read from many threads, silent about TensorFlow."""
 
+    @property
+    def remote(self) -> bool:
+        """Whether a read is a request over the network, so that many at once take hardly longer than one."""
+        ...
+
     def __len__(self) -> int: ...
 
     def read(self, indices: Sequence[int]) -> Sequence[Record]:
@@ -30,6 +35,7 @@ class Source(Protocol):
 
         Raises:
           BadImage: of one index, if its record cannot be read.
+          LostData: storage did not give it, also when asked again.
         """
         ...
 
@@ -78,7 +84,7 @@ class Dataset:
 
         Raises:
           BadImage: of one index: its record cannot be read; of several: one of theirs cannot.
-          BadData: a label is none of the classes; with its place.
+          BadData: a label is none of the classes; with its place. LostData: storage does not answer.
         """
         records = self.source.read([self._record(i) for i in indices])
         for index, (_, label) in zip(indices, records, strict=True):
@@ -107,6 +113,11 @@ class Dataset:
     def place(self, index: int) -> str:
         """Where image `index` lies, for a message."""
         return self.source.place(self._record(index))
+
+    @property
+    def remote(self) -> bool:
+        """Whether many images are better read at once than one by one."""
+        return self.source.remote
 
     @property
     def fixed_size(self) -> bool:

@@ -4,13 +4,15 @@ import io
 import math
 import warnings
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from cnn_jax.errors import UserError, first_line
 
 MAX_PIXELS = 178_956_970  # where Pillow, too, takes a file for a decompression bomb
+
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "PPM", "TIFF")
 
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -20,7 +22,7 @@ class BadImage(UserError):
 
 
 def decode(image: bytes | np.ndarray, channels: int) -> np.ndarray:
-    """A JPEG, PNG, GIF, BMP or WebP file, or pixels as they are -> (H, W, channels) uint8.
+    """A file of one of FORMATS, or pixels as they are -> (H, W, channels) uint8.
 
     As torchvision reads images: what is not RGB (CMYK, grey, palette) is converted, alpha is
     dropped, a GIF gives its first frame, an EXIF rotation is not applied. 16 bits become 8 by
@@ -70,12 +72,19 @@ def _decode_jpeg(image: bytes, channels: int) -> np.ndarray:
         raise BadImage(f"is a damaged JPEG ({first_line(error)})") from None
 
 
+def open_image(image: bytes) -> Any:
+    """A file as Pillow opens it, if it is of one of FORMATS: others start programs (EPS) or are seldom looked after."""
+    from PIL import Image
+
+    return Image.open(io.BytesIO(image), formats=FORMATS)
+
+
 def _decode_other(image: bytes, channels: int) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     try:
         _quiet()
-        with Image.open(io.BytesIO(image)) as opened:
+        with open_image(image) as opened:
             _check_size(opened.height, opened.width)
             if opened.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip them
                 grey = np.asarray(opened).astype(np.int64)
@@ -86,7 +95,7 @@ def _decode_other(image: bytes, channels: int) -> np.ndarray:
     except BadImage:
         raise
     except UnidentifiedImageError:
-        raise BadImage("is no image that Pillow knows (JPEG, PNG, GIF, BMP, WebP, ...)") from None
+        raise BadImage(f"is no image of a known kind ({', '.join(FORMATS)})") from None
     except Exception as error:  # Pillow's plugins raise what they like for damaged files
         raise BadImage(f"is no readable image ({first_line(error)})") from None
 

@@ -1,18 +1,24 @@
 """`folder:DIR`: image files in a folder for each class, as torchvision's ImageFolder reads them."""
 
+import errno
 import os
-from collections.abc import Sequence
+import stat
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
+from cnn_jax import storage
 from cnn_jax.data.dataset import Collection
 from cnn_jax.data.decode import BadImage
-from cnn_jax.errors import UserError
+from cnn_jax.errors import LostData, Unavailable, UserError, lasting, of_system
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
+MAX_BYTES = 2**30  # of a file; an image of the most pixels that are decoded takes half of that at most
 SPLITS = ("train", "val", "valid", "validation", "test")
 
 
@@ -23,6 +29,7 @@ class FolderSource:
     root: str
     files: tuple[str, ...]
     labels: np.ndarray
+    remote: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.files)
@@ -37,22 +44,41 @@ class FolderSource:
         return os.path.join(self.root, self.files[index])
 
     def _bytes(self, index: int) -> bytes:
+        told = f"{self.place(index)} cannot be read"
         try:
-            with open(self._path(index), "rb") as file:
-                return file.read()
+            return storage.patiently(partial(_content, self._path(index)), told)
+        except Unavailable as lost:
+            raise LostData(str(lost)) from None
         except OSError as error:
-            raise BadImage(f"cannot be read ({error.strerror})") from None
+            if lasting(error) and error.errno != errno.EMFILE:
+                raise BadImage(f"cannot be read ({error.strerror})") from None
+            raise of_system(told, error) from None
+
+
+def _content(path: str) -> bytes:
+    """Of a regular file: another, such as a pipe or a device, might never come to its end."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(handle, "rb") as file:
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode):
+            raise BadImage("is no regular file")
+        if about.st_size > MAX_BYTES:
+            raise BadImage(f"has {about.st_size:,} bytes, more than {MAX_BYTES:,}")
+        return file.read()
 
 
 def open_folder(path: str) -> Collection:
     """Images in DIR/SPLIT/CLASS/ or, as split "train", in DIR/CLASS/, where SPLIT is train, val, test or alike.
 
     Classes are the names of the class folders of all splits, sorted; a class's images are its files
-    with one of EXTENSIONS, at any depth, sorted. Sizes are not known before the images are read.
+    with one of EXTENSIONS, at any depth, sorted. A link to a folder is followed, but each folder is taken once.
+    Sizes are not known before the images are read.
 
     Raises:
       UserError: no such folder, or no class folders in it; on opening a split: a class without images.
     """
+    if not path.strip():
+        raise UserError("folder: names no directory; images lie in folder:DIR/CLASS/ or folder:DIR/train/CLASS/")
     root = Path(path).expanduser()
     if not root.is_dir():
         raise UserError(f"folder:{path}: {root} is not a directory")
@@ -68,10 +94,11 @@ def open_folder(path: str) -> Collection:
 
 def _open_split(folder: Path, classes: list[str]) -> FolderSource:
     files, labels = [], []
+    seen = {_identity(folder), *(_identity(folder / name) for name in _subfolders(folder))}
     for name in _subfolders(folder):
         found = [
             os.path.join(parent, file)[len(str(folder)) + 1 :]
-            for parent, _, names in sorted(os.walk(folder / name, followlinks=True))
+            for parent, names in sorted(_walk(folder / name, seen))
             for file in sorted(names)
             if file.lower().endswith(EXTENSIONS)
         ]
@@ -80,6 +107,23 @@ def _open_split(folder: Path, classes: list[str]) -> FolderSource:
         files += found
         labels += [classes.index(name)] * len(found)
     return FolderSource(str(folder), tuple(files), np.array(labels, np.int32))
+
+
+def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[str, list[str]]]:
+    """A folder and those below it that were not `seen`, with their files; a link may lead back to one above."""
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        for name in [*folders]:
+            path = os.path.join(parent, name)
+            if (identity := _identity(path)) in seen:
+                print(f"{_printable(path)} leads to a folder that is taken already; left out", file=sys.stderr)
+                folders.remove(name)
+            seen.add(identity)
+        yield parent, files
+
+
+def _identity(path: str | Path) -> tuple[int, int]:
+    about = os.stat(path)
+    return about.st_dev, about.st_ino
 
 
 def _subfolders(folder: Path) -> list[str]:

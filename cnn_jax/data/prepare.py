@@ -20,9 +20,10 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
 
+from cnn_jax import storage
 from cnn_jax.data.fetch import fetch
 from cnn_jax.data.raw_files import READERS
-from cnn_jax.data.tfds_sets import find_builder, image_and_label, is_remote
+from cnn_jax.data.tfds_sets import find_builder, image_and_label
 from cnn_jax.errors import UserError, first_line
 
 RETRIES = 2  # of TFDS's own downloads; its 10 take 200 seconds to say that there is no network
@@ -53,7 +54,7 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None, from_files: st
     if builder.is_prepared():
         return builder
     image_and_label(builder)  # before hours of work for nothing
-    if is_remote(builder.data_dir):
+    if storage.is_remote(builder.data_dir):
         raise UserError(f"{name} cannot be prepared in {builder.data_dir}; prepare it on a disk and copy it there")
     root = Path(builder.data_dir_root)
     try:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cnn_jax.data.decode import open_image
 from cnn_jax.errors import UserError, first_line
 
 Examples = Iterable[tuple[int | str, dict[str, Any]]]
@@ -180,7 +181,7 @@ def _told(path: Path, examples: Examples) -> Examples:
 
 def _rgb_jpeg(image: Any) -> io.BytesIO:
     encoded = io.BytesIO()
-    with Image.open(io.BytesIO(image.read())) as opened:
+    with open_image(image.read()) as opened:
         opened.convert("RGB").save(encoded, "JPEG", quality=100)
     encoded.seek(0)
     return encoded

@@ -3,12 +3,13 @@
 import importlib.util
 import os
 
+from cnn_jax import storage
 from cnn_jax.data import mnist_5k, order, splits
 from cnn_jax.data.arrays import ArraySource, of_sources, open_npz, open_synthetic
 from cnn_jax.data.dataset import Collection, Dataset
 from cnn_jax.data.folder import open_folder
 from cnn_jax.data.prepare import NotWritable, prepare
-from cnn_jax.data.tfds_sets import find_builder, is_remote, open_tfds
+from cnn_jax.data.tfds_sets import find_builder, open_tfds
 from cnn_jax.errors import UserError
 
 
@@ -64,6 +65,10 @@ def open_run(
 
 def open_collection(name: str, data_dir: str | os.PathLike | None = None, *, download: bool = False) -> Collection:
     """All splits of a data set; arguments and errors are those of open_dataset."""
+    if not name.strip():
+        raise UserError(
+            "the data set has no name; names are like mnist_5k, cifar10, folder:DIR, FILE.npz and synthetic:32x32x10"
+        )
     if name.startswith("folder:"):
         return open_folder(name.removeprefix("folder:"))
     if name.startswith("synthetic:"):
@@ -72,7 +77,7 @@ def open_collection(name: str, data_dir: str | os.PathLike | None = None, *, dow
         return open_npz(name)
     if name.partition(":")[0] == "mnist_5k":
         return _open_mnist_5k(name, data_dir)
-    if data_dir is not None and not download and not is_remote(data_dir) and not os.path.isdir(data_dir):
+    if data_dir is not None and not download and not storage.is_remote(data_dir) and not os.path.isdir(data_dir):
         raise UserError(f"--data-dir {data_dir} is not a directory; name the one that holds {name}/")
     builder = prepare(name, data_dir) if download else find_builder(name, data_dir)
     if not builder.is_prepared():

@@ -71,6 +71,10 @@ class Joined:
 
     parts: tuple[Source, ...]
 
+    @property
+    def remote(self) -> bool:
+        return any(part.remote for part in self.parts)
+
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 

@@ -1,12 +1,9 @@
 """TFDS data sets in ArrayRecord files, on disk or on gs://, read without TensorFlow."""
 
 import bisect
-import contextlib
-import importlib.util
+import errno
 import logging
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -15,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from cnn_jax import storage
 from cnn_jax.data.dataset import Collection
 from cnn_jax.data.decode import BadImage
-from cnn_jax.errors import UserError, did_you_mean, first_line
-
-GCS = "https://storage.googleapis.com"
-TIMEOUT = 10  # seconds without an answer
+from cnn_jax.data.shards import Shards, allowed_files
+from cnn_jax.errors import LostData, Unavailable, UserError, did_you_mean, first_line
 
 
 @dataclass(frozen=True)
@@ -31,18 +27,27 @@ class TfdsSource:
     image_key: str
     label_key: str
 
+    @property
+    def remote(self) -> bool:
+        return bool(self.files) and storage.is_remote(self.files[0][0])
+
     def __len__(self) -> int:
         return self._ends[-1] if self.files else 0
 
     def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
         parse, damage = self._parser
+        waits = () if self.remote else storage.WAITS  # Google's client has asked again for a quarter of an hour
         try:
-            # Many at once take a thread for each file, which a single one is faster without.
-            one = len(indices) == 1
-            records = [self._records[indices[0]]] if one else self._records.__getitems__(indices)
+            read = partial(self._shards.read, indices)
+            records = storage.patiently(read, f"{self.place(indices[0])} cannot be read", waits)
             features = [parse(record).features.feature for record in records]
             return [(f[self.image_key].bytes_list.value[0], f[self.label_key].int64_list.value[0]) for f in features]
+        except Unavailable as lost:
+            raise LostData(str(lost)) from None
         except (RuntimeError, damage, IndexError) as error:  # IndexError: a record without image or label
+            if os.strerror(errno.EMFILE) in str(error):
+                limit = f"this process may open {allowed_files()} files; `ulimit -n 4096` before it lets it open more"
+                raise UserError(f"{self.place(indices[0])} cannot be opened: {limit}") from None
             raise BadImage(f"cannot be read ({first_line(error)})") from None
 
     def place(self, index: int) -> str:
@@ -66,10 +71,8 @@ class TfdsSource:
         return tf_example_pb2.Example.FromString, DecodeError  # ty: ignore[missing-attribute]  made on import
 
     @cached_property
-    def _records(self) -> Any:
-        from array_record.python.array_record_data_source import ArrayRecordDataSource
-
-        return ArrayRecordDataSource([f"{path}[0:{length}]" for path, length in self.files])
+    def _shards(self) -> Shards:
+        return Shards(self.files, self.remote)
 
 
 def open_tfds(builder, name: str) -> Collection:
@@ -120,7 +123,7 @@ def _open_split(split, image_key: str, label_key: str) -> TfdsSource:
 
     files = tuple((instruction.filename, instruction.take) for instruction in split.file_instructions)
     for path, length in files:
-        if is_remote(path):
+        if storage.is_remote(path):
             continue  # a request for each; a file that is missing is told when it is read
         if not os.path.exists(path):
             raise UserError(f"{path} is missing; copy it there, or prepare the data set again")
@@ -147,12 +150,11 @@ def find_builder(name: str, data_dir: str | os.PathLike | None = None) -> Any:
         raise UserError(f"data set {name!r} needs tensorflow-datasets: pip install tensorflow-datasets") from None
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS warns of every folder that it meets
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # with tracebacks; its errors are told below
     base, _, version = name.partition(":")
     if base == "mnist_5k":
         from cnn_jax.data import mnist_5k_builder  # noqa: F401  registers the builder
     root = os.fspath(tfds.core.constants.DATA_DIR if data_dir is None else data_dir)
-    if is_remote(root):
+    if storage.is_remote(root):
         _check_remote(root)
     try:
         builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
@@ -166,27 +168,19 @@ def find_builder(name: str, data_dir: str | os.PathLike | None = None) -> Any:
             raise UserError(f"{base} has no version {version!r}; a version is like 1.0.0") from None
         raise UserError(did_you_mean("data set", name, known)) from None
     except Exception as error:  # a bad version or config, a damaged dataset_info.json, an import of its own
-        raise UserError(f"cannot open data set {name!r}: {first_line(error.__cause__ or error)}") from error
+        cause = error.__cause__ or error
+        told = f"cannot open data set {name!r}: {first_line(cause)}"
+        raise (Unavailable if storage.passes(cause) else UserError)(told) from error
     if builder.data_path.exists() and not (builder.data_path / "dataset_info.json").exists():
         raise UserError(f"{builder.data_dir} is no whole data set (no dataset_info.json); remove it and start again")
     return builder
 
 
-def is_remote(path: str | os.PathLike) -> bool:
-    """Whether a path is on gs://; such a one must stay a string, since pathlib eats a slash."""
-    return os.fspath(path).startswith("gs://")
-
-
 def _check_remote(root: str) -> None:
-    from etils import epath
-
-    if importlib.util.find_spec("gcsfs") is None:
-        raise UserError(f"{root} needs gcsfs: pip install 'cnn-jax[gcs]'")
+    folder = storage.place(root)
     try:
-        with contextlib.suppress(urllib.error.HTTPError):  # an answer; without any gcsfs tries for a minute
-            urllib.request.urlopen(os.environ.get("STORAGE_EMULATOR_HOST", GCS), timeout=TIMEOUT).close()
-        there = epath.Path(root).exists()
-    except Exception as error:  # no network, no right to read
-        raise UserError(f"cannot reach {root}: {first_line(error)}") from error
+        there = folder.exists()
+    except Exception as error:  # no right to read
+        raise storage.told(f"cannot reach {root}", error) from error
     if not there:
         raise UserError(f"{root} is not there, or holds nothing")
