@@ -109,6 +109,11 @@ class Dataset:
         return self.source.place(self._record(index))
 
     @property
+    def remote(self) -> bool:
+        """Whether a read is a request over a network, so that many records should share one."""
+        return getattr(self.source, "remote", False)
+
+    @property
     def fixed_size(self) -> bool:
         """Whether all images have one known size."""
         return None not in self.shape
