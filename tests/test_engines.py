@@ -161,3 +161,9 @@ def test_an_epoch_that_is_left_early_leaves_no_thread():
     next(batches)
     batches.close()
     assert ended(grain_threads() - before)
+
+
+def test_rows_of_numbers_come_in_blocks_and_none_is_lost():
+    rows = epoch_order(0, 0, 40, 1)[:, [0] * 8]
+    assert len(rows) == 40 > engines.BLOCK
+    np.testing.assert_array_equal([batch["index"] for batch in on_device(SMALL).batches(rows)], rows)

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
-from jax.sharding import Sharding
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from tqdm import tqdm
 
 from cnn_jax.data.dataset import Dataset
@@ -19,6 +19,7 @@ from cnn_jax.data.views import View, whole
 from cnn_jax.errors import BadData, UserError
 
 ON_DEVICE = 0.25  # share of a device's memory that data sets may take
+BLOCK = 32  # rows of numbers that go to the devices at once
 AHEAD = 2  # steps under way at most, so that the next batch is sent while a step runs
 
 Batch = dict[str, Any]  # a tree of arrays
@@ -73,7 +74,9 @@ class OnDevice:
     place: Literal["device", "host"] = "device"
     waited, crops = 0.0, False
 
-    def __init__(self, dataset: Dataset, *, everywhere: Sharding, split: Sharding, bad_images: BadImages = "error"):
+    def __init__(
+        self, dataset: Dataset, *, everywhere: Sharding, split: NamedSharding, bad_images: BadImages = "error"
+    ):
         """Reads all images, with progress on a terminal.
 
         Raises:
@@ -97,12 +100,17 @@ class OnDevice:
             images[index], labels[index] = images[stand_in], labels[stand_in]
         arrays = {"image": images, "label": labels, "good": good}
         self._set = {name: _placed(everywhere, values) for name, values in arrays.items()}
-        self._split = split
+        self._split, self._rows = split, NamedSharding(split.mesh, PartitionSpec(None, *split.spec))
+        self._apart = jax.jit(tuple, out_shardings=split)
 
     def batches(self, rows: np.ndarray, epoch: int | None = None) -> Iterator[Batch]:
         del epoch  # nothing is drawn on the host
-        for row in rows:
-            yield {"index": _placed(self._split, row), "set": self._set}
+        for start in range(0, len(rows), BLOCK):
+            some = rows[start : start + BLOCK]
+            block = np.zeros((BLOCK, *rows.shape[1:]), np.int32)  # always as many, for one program
+            block[: len(some)] = some
+            for index in self._apart(_placed(self._rows, block))[: len(some)]:
+                yield {"index": index, "set": self._set}
 
     def begin(self, rows: np.ndarray, epoch: int | None = None) -> None:
         """Nothing is to be made."""
