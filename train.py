@@ -118,12 +118,18 @@ def run(command: Command, stop: StopRequest) -> None:
                     watch(state, metrics, batch)
                     if timeline.is_due(watch.position, command.save_every):
                         folder.save(state)
+                loaders[tested].begin(None)
                 state = settle(state, epoch)
                 folder.save(state)
+                if epoch + 1 < config.epochs:  # made while the test runs
+                    train.begin(epoch + 1)
                 watch.found(test(tested))
         except (Stopped, BadData) as why:
             watch.leave(state, why)
             raise
+        finally:
+            for loader in loaders.values():
+                loader.close()
         watch.finish()
 
         # What the run found.

@@ -1,25 +1,28 @@
 """Images per second of the host pipeline beside its parts and its rivals, side by side in one run.
 
     uv run python -m benchmarks.input_pipeline [--dir DIR] [--rounds 7] [--no-rivals]
+    uv run python -m benchmarks.input_pipeline --boundary [--threads 2] [--batch 1024]
 
 On first use writes 2,000 JPEGs (benchmarks.photos) into --dir. Each contender is a process of its own
 that lives through all rounds; in a round each one in turn makes as many 224x224 uint8 crops in batches,
 on two cores. PyTorch and TensorFlow live in environments of their own, which `uv run --with` builds (2 GB).
 Figures are medians over rounds, ratios medians of each round's ratio to the first contender, memory is each
-process's peak.
+process's peak. --boundary: what passes between an epoch's last batch and the next epoch's first, with a test
+of a tenth of the images between them, in large batches, and the peak of memory.
 """
 
 import argparse
 import os
 import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks import photos
-from benchmarks.contender import compare, serve
+from benchmarks.contender import compare, memory_mb, serve
 
 BATCH, BATCHES, THREADS = 64, 30, 2
 OWN = (sys.executable, "-m", "benchmarks.input_pipeline", "--contender")
@@ -37,12 +40,41 @@ RIVALS = {
 def batches(folder: str):
     """Batches of the host pipeline, as an epoch of a large set has them: this one, many times over."""
     from cnn_jax.data import open_dataset
-    from cnn_jax.data.host import HostBatches, read_ahead
+    from cnn_jax.data.host import HostBatches, HostChunks
     from cnn_jax.data.order import epoch_order
 
     dataset = open_dataset("photos", "train", folder)
     rows = np.concatenate([epoch_order(0, time, len(dataset), BATCH) for time in range(100)])
-    return read_ahead(HostBatches(dataset, view(), rows, (0, 0)), THREADS)
+    return HostBatches(HostChunks(dataset, view(), rows, (224, 224, 3), (0, 0)), THREADS)
+
+
+def boundary(folder: str, batch: int, threads: int) -> str:
+    """An epoch of two batches, a test, and the first batch of the next epoch, as train.py has them."""
+    from cnn_jax.data import open_dataset
+    from cnn_jax.data.engines import FromHost
+    from cnn_jax.data.order import evaluation_order
+    from cnn_jax.sharding import data_mesh, split
+
+    sets = {kind: open_dataset("photos", kind, folder) for kind in ("train", "test")}
+    train, test = (FromHost(of, view(), 224, split=split(data_mesh(batch)), threads=threads) for of in sets.values())
+    rows = np.arange(40 * batch, dtype=np.int32).reshape(40, batch) % len(sets["train"])
+    every_image, _ = evaluation_order(len(sets["test"]), batch)
+    for _ in train.batches(rows[:2], 0):
+        pass
+    end = time.perf_counter()
+    train.begin(rows, 1)
+    for _ in test.batches(every_image, 0):
+        pass
+    tested = time.perf_counter()
+    following = train.batches(rows, 1)
+    next(following)
+    first = time.perf_counter()
+    memory = memory_mb(os.getpid())
+    following.close()
+    return (
+        f"{first - end:.2f} s from an epoch's last batch to the next one's first, {first - tested:.2f} s of them after "
+        f"the test of {len(sets['test'])} images; at most {memory:,.0f} MB (batches of {batch}, {threads} threads)"
+    )
 
 
 def view():
@@ -90,9 +122,7 @@ def contender(kind: str, folder: str) -> None:
 
 
 def main(folder: Path, rounds: int, rivals: bool) -> None:
-    """Prepares, runs the rounds, prints the table."""
-    if not (folder / "photos" / "1.0.0" / "dataset_info.json").exists():
-        photos.prepare(folder, 2000)
+    """Runs the rounds, prints the table."""
     files = folder / "files"
     if rivals and not files.exists():
         photos.write_folder(files, 2000)
@@ -112,9 +142,17 @@ if __name__ == "__main__":
     parser.add_argument("--dir", type=Path, default=Path("runs/photos"))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--no-rivals", action="store_true")
+    parser.add_argument("--boundary", action="store_true")
+    parser.add_argument("--threads", type=int, default=THREADS)
+    parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--contender", choices=("bare", "pipeline"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contender:
         contender(options.contender, str(options.dir))
+        sys.exit()
+    if not (options.dir / "photos" / "1.0.0" / "dataset_info.json").exists():
+        photos.prepare(options.dir, 2000)
+    if options.boundary:
+        print(boundary(str(options.dir), options.batch, options.threads))
     else:
         main(options.dir, options.rounds, not options.no_rivals)

@@ -17,6 +17,7 @@ from cnn_jax.evaluation import evaluate, summarize
 from cnn_jax.recipes import RECIPES, Recipe
 from cnn_jax.training.compiled import compile_settle, compile_test, compile_train, create_state, side_by_side
 from cnn_jax.training.program import Program
+from cnn_jax.training.step import METRICS
 
 LENET = replace(RECIPES["lenet5_modern"], batch_size=20, epochs=2)
 
@@ -47,7 +48,7 @@ def trained(config):
 def test_seeds_side_by_side_are_the_runs_of_each_seed():
     state, metrics, records = trained(replace(LENET, seed=3, seeds=2))
     assert records["top1"].shape == (60, 2) and records["label"].shape == (60,)
-    assert metrics["loss"].shape == (2,)
+    assert metrics.shape == (2, len(METRICS))
     for place, seed in enumerate((3, 4)):
         alone, _, found = trained(replace(LENET, seed=seed))
         for a, b in zip(jax.tree.leaves(alone.params), jax.tree.leaves(state.params), strict=True):

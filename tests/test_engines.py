@@ -1,9 +1,11 @@
+import threading
 from functools import partial
 
 import jax
 import numpy as np
 import pytest
 from odd_images import JPEG, PIXELS
+from runs import SAFETY
 from test_host import dataset
 
 from cnn_jax import UserError
@@ -12,6 +14,7 @@ from cnn_jax.data.arrays import ArraySource
 from cnn_jax.data.crops import random_resized_box
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.engines import FromHost, OnDevice, choose_engine, gather
+from cnn_jax.data.host import HostBatches
 from cnn_jax.data.order import epoch_order
 from cnn_jax.data.views import random_part
 from cnn_jax.sharding import data_mesh, replicated, split
@@ -116,3 +119,51 @@ def test_unknown_sizes_are_left_on_the_host():
     with pytest.raises(UserError, match="--engine device needs images of one known size, which files does not have"):
         choose_engine("device", SMALL, dataset([JPEG] * 4))
     assert engines.device_memory() > 10**8
+
+
+def grain_threads():
+    return {thread for thread in threading.enumerate() if "grain-prefetch" in thread.name}
+
+
+def ended(threads):
+    """Whether they end, which a thread does after its chunk."""
+    for thread in threads:
+        thread.join(SAFETY)
+    return not any(thread.is_alive() for thread in threads)
+
+
+def test_what_was_begun_is_what_the_next_epoch_takes(monkeypatch):
+    photos, made = dataset([JPEG] * 64), []
+    monkeypatch.setattr(engines, "HostBatches", lambda *given: made.append(HostBatches(*given)) or made[-1])
+    engine, rows = from_host(photos), epoch_order(0, 3, 64, 8)
+    engine.begin(rows, 3)
+    assert len(made) == 1  # and at work
+    begun = seen(engine, rows, 3)
+    assert len(made) == 1
+    for one, other in zip(begun, seen(from_host(photos), rows, 3), strict=True):
+        np.testing.assert_array_equal(one["image"], other["image"])
+
+
+@pytest.mark.parametrize(("epoch", "row"), [(4, 0), (3, 1)])
+def test_what_was_begun_in_vain_is_not_taken_and_ends(epoch, row):
+    photos, before = dataset([JPEG] * 64), grain_threads()
+    engine, rows = from_host(photos), epoch_order(0, 3, 64, 8)
+    engine.begin(rows, 3)
+    for one, other in zip(seen(engine, rows[row:], epoch), seen(from_host(photos), rows[row:], epoch), strict=True):
+        np.testing.assert_array_equal(one["image"], other["image"])
+    engine.close()
+    assert ended(grain_threads() - before)
+
+
+def test_an_epoch_that_is_left_early_leaves_no_thread():
+    before = grain_threads()
+    batches = from_host(dataset([JPEG] * 640)).batches(np.arange(640, dtype=np.int32).reshape(80, 8), 0)
+    next(batches)
+    batches.close()
+    assert ended(grain_threads() - before)
+
+
+def test_rows_of_numbers_come_in_blocks_and_none_is_lost():
+    rows = epoch_order(0, 0, 40, 1)[:, [0] * 8]
+    assert len(rows) == 40 > engines.BLOCK
+    np.testing.assert_array_equal([batch["index"] for batch in on_device(SMALL).batches(rows)], rows)

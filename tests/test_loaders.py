@@ -79,3 +79,17 @@ def test_a_random_crop_is_for_training_alone(tmp_path):
 
     assert not np.array_equal(images("train", 0), images("train", 1))
     np.testing.assert_array_equal(images("test", 0), images("test", 1))
+
+
+def test_what_is_begun_is_what_the_engine_is_asked_for_next(monkeypatch):
+    train = opened("host")["train"]
+    begun, batches = [], []
+    monkeypatch.setattr(train.engine, "begin", lambda rows, epoch=None: begun.append((rows.tolist(), epoch)))
+    monkeypatch.setattr(
+        train.engine, "batches", lambda rows, epoch=None: batches.append((rows.tolist(), epoch)) or [{}] * len(rows)
+    )
+    train.begin(2)
+    train.begin(None)
+    list(train.epoch(2))
+    list(train.every_image())
+    assert begun == batches

@@ -15,12 +15,13 @@ import train
 from cnn_jax import UserError
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.engines import OnDevice
+from cnn_jax.data.loaders import Loader
 from cnn_jax.data.order import epoch_order
 from cnn_jax.errors import BadData
 from cnn_jax.recipes.command_line import parse
-from cnn_jax.training import compiled
+from cnn_jax.training import compiled, watch
 from cnn_jax.training.checkpoint import Checkpoints
-from cnn_jax.training.logs import read_metrics
+from cnn_jax.training.logs import RunLog, read_metrics
 from cnn_jax.training.signals import Interrupted, StopRequest
 
 SMALL = ("--dataset", "synthetic:28x28x5", "--train-split", "train[:23]", "--test-split", "test[:10]",
@@ -64,7 +65,7 @@ def seen(monkeypatch):
             state, metrics = step(state, arrays)
             idle = idle + 1 if seen.bad(int(state.step)) else 0
             if idle:
-                metrics |= {"loss": np.float32("nan"), "skipped": np.int32(idle)}
+                metrics = np.array([np.nan, *np.asarray(metrics)[1:-1], idle], np.float32)  # the loss, ..., `skipped`
             return state, metrics
 
         return spied
@@ -145,6 +146,32 @@ def test_a_test_that_was_noted_and_not_logged_is_logged(seen, tmp_path):
     run(tmp_path, "--resume", "yes")
     assert steps(tmp_path, "test") == [5, 10, 15] and seen.noted == [5, 10, 15]
     assert records(tmp_path, "test")[0] == first
+
+
+def test_a_record_waits_for_no_step_and_has_those_up_to_its_own(seen, tmp_path, monkeypatch):
+    """Every second step: written when two more are under way, or the epoch is at its end."""
+    monkeypatch.setattr(watch, "LOG_EVERY", 2)
+    written, under_way = RunLog.write, []
+
+    def write(self, kind, **values):
+        if kind == "train":
+            under_way.append(len(seen.given) // 4 - values["step"])
+        written(self, kind, **values)
+
+    monkeypatch.setattr(RunLog, "write", write)
+    run(tmp_path, "--epochs", "1")
+    assert steps(tmp_path, "train") == [2, 4, 5]
+    assert under_way == [2, 1, 0]
+
+
+def test_the_next_epoch_is_begun_before_the_test(seen, tmp_path, monkeypatch):
+    events = []
+    begin, found = Loader.begin, watch.Watch.found
+    monkeypatch.setattr(Loader, "begin", lambda self, epoch: events.append(epoch) or begin(self, epoch))
+    monkeypatch.setattr(watch.Watch, "found", lambda self, test: events.append("tested") or found(self, test))
+    monkeypatch.setattr(Loader, "close", lambda self: events.append("closed"))
+    run(tmp_path, "--epochs", "2")
+    assert events == [None, 1, "tested", None, "tested", "closed", "closed"]
 
 
 def test_checkpoints_within_an_epoch(seen, tmp_path):

@@ -4,22 +4,23 @@ import math
 import os
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
-from jax.sharding import Sharding
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from tqdm import tqdm
 
 from cnn_jax.data.dataset import Dataset
-from cnn_jax.data.host import ADVICE, LOOK_AHEAD, BadImages, HostBatches, candidates, cores, read_ahead
+from cnn_jax.data.host import ADVICE, LOOK_AHEAD, BadImages, HostBatches, HostChunks, candidates, cores
 from cnn_jax.data.views import View, whole
 from cnn_jax.errors import BadData, UserError
 
 ON_DEVICE = 0.25  # share of a device's memory that data sets may take
-AHEAD = 2  # batches on their way to the devices while a step runs
+BLOCK = 32  # rows of numbers that go to the devices at once
+AHEAD = 2  # steps under way at most, so that the next batch is sent while a step runs
 
 Batch = dict[str, Any]  # a tree of arrays
 
@@ -44,6 +45,14 @@ class Engine(Protocol):
         """
         ...
 
+    def begin(self, rows: np.ndarray, epoch: int | None = None) -> None:
+        """Begins to make the batches that `batches` is asked for next, by the same arguments."""
+        ...
+
+    def close(self) -> None:
+        """Ends what `begin` began and nobody has asked for."""
+        ...
+
     def example(self, shape: tuple[int, ...]) -> Batch:
         """Shapes, types and places of the batch that a row of that shape gives, to compile for."""
         ...
@@ -65,7 +74,9 @@ class OnDevice:
     place: Literal["device", "host"] = "device"
     waited, crops = 0.0, False
 
-    def __init__(self, dataset: Dataset, *, everywhere: Sharding, split: Sharding, bad_images: BadImages = "error"):
+    def __init__(
+        self, dataset: Dataset, *, everywhere: Sharding, split: NamedSharding, bad_images: BadImages = "error"
+    ):
         """Reads all images, with progress on a terminal.
 
         Raises:
@@ -89,12 +100,23 @@ class OnDevice:
             images[index], labels[index] = images[stand_in], labels[stand_in]
         arrays = {"image": images, "label": labels, "good": good}
         self._set = {name: _placed(everywhere, values) for name, values in arrays.items()}
-        self._split = split
+        self._split, self._rows = split, NamedSharding(split.mesh, PartitionSpec(None, *split.spec))
+        self._apart = jax.jit(tuple, out_shardings=split)
 
     def batches(self, rows: np.ndarray, epoch: int | None = None) -> Iterator[Batch]:
         del epoch  # nothing is drawn on the host
-        for row in rows:
-            yield {"index": _placed(self._split, row), "set": self._set}
+        for start in range(0, len(rows), BLOCK):
+            some = rows[start : start + BLOCK]
+            block = np.zeros((BLOCK, *rows.shape[1:]), np.int32)  # always as many, for one program
+            block[: len(some)] = some
+            for index in self._apart(_placed(self._rows, block))[: len(some)]:
+                yield {"index": index, "set": self._set}
+
+    def begin(self, rows: np.ndarray, epoch: int | None = None) -> None:
+        """Nothing is to be made."""
+
+    def close(self) -> None:
+        """Nothing was begun."""
 
     def example(self, shape: tuple[int, ...]) -> Batch:
         return {"index": jax.ShapeDtypeStruct(shape, np.int32, sharding=self._split), "set": self._set}
@@ -123,32 +145,44 @@ class FromHost:
         """
         self.crops = not dataset.fixed_size
         self.dataset, self.view = dataset, view if self.crops else whole
-        self.image_shape = (size, size, dataset.shape[2]) if self.crops else dataset.shape
+        edges = (size, size) if self.crops else dataset.shape[:2]
+        self.image_shape = (*(edge or size for edge in edges), dataset.shape[2])
         self.seed, self.bad_images = seed, bad_images
         self.threads, self.processes = threads or cores(), processes
         self.skipped: dict[int, str] = {}
         self.waited = 0.0
         self._split = split
+        self._begun: tuple[np.ndarray, int | None, HostBatches] | None = None
+
+    def begin(self, rows: np.ndarray, epoch: int | None = None) -> None:
+        self.close()
+        self._begun = rows, epoch, self._making(rows, epoch)
+
+    def close(self) -> None:
+        if self._begun:
+            self._begun[2].close()
+            self._begun = None
 
     def batches(self, rows: np.ndarray, epoch: int | None = None) -> Iterator[Batch]:
+        start = time.perf_counter()
+        if self._begun and self._begun[1] == epoch and np.array_equal(self._begun[0], rows):
+            (_, _, made), self._begun = self._begun, None
+        else:
+            made = self._making(rows, epoch)
+        with closing(made):
+            for batch in made:
+                self.waited += time.perf_counter() - start
+                _note(self.skipped, batch.pop("bad"))
+                yield {key: jax.make_array_from_process_local_data(self._split, value) for key, value in batch.items()}
+                start = time.perf_counter()
+
+    def _making(self, rows: np.ndarray, epoch: int | None) -> HostBatches:
+        """This process's share of the batches, on their way from now on."""
         places = self._split.addressable_devices_indices_map(rows.shape[1:]).values()
         mine = rows[:, np.unique(np.concatenate([np.arange(rows.shape[1])[place] for place in places]))]
         draw = None if epoch is None else (self.seed, epoch)
-        made = read_ahead(
-            HostBatches(self.dataset, self.view, mine, draw, self.bad_images), self.threads, self.processes
-        )
-        on_the_way: deque[Batch] = deque()
-        start = time.perf_counter()
-        for batch in made:
-            self.waited += time.perf_counter() - start
-            _note(self.skipped, batch.pop("bad"))
-            on_the_way.append(
-                {key: jax.make_array_from_process_local_data(self._split, value) for key, value in batch.items()}
-            )
-            if len(on_the_way) == AHEAD:
-                yield on_the_way.popleft()
-            start = time.perf_counter()
-        yield from on_the_way
+        chunks = HostChunks(self.dataset, self.view, mine, self.image_shape, draw, self.bad_images)
+        return HostBatches(chunks, self.threads, self.processes)
 
     def example(self, shape: tuple[int, ...]) -> Batch:
         kinds = {"image": (np.uint8, self.image_shape), "label": (np.int32, ()), "good": (np.bool_, ())}

@@ -69,8 +69,7 @@ class Loader:
         Raises:
           BadData: an image that cannot be used, unless such are skipped.
         """
-        orders = [order.epoch_order(seed, epoch, len(self), self.batch_size, offset) for seed in self.seeds]
-        rows = (np.stack(orders, 1) if len(orders) > 1 else orders[0])[:most]
+        rows = self._rows(epoch, offset)[:most]
         return self._batches(rows, np.ones((len(rows), self.batch_size), bool), epoch)
 
     def every_image(self) -> Iterator[Batch]:
@@ -81,9 +80,22 @@ class Loader:
         """
         return self._batches(*order.evaluation_order(len(self), self.batch_size))
 
+    def begin(self, epoch: int | None) -> None:
+        """Begins to make what `epoch(epoch)` or, for None, `every_image()` gives next, as far as it is made ahead."""
+        every_image, _ = order.evaluation_order(len(self), self.batch_size)
+        self.engine.begin(every_image if epoch is None else self._rows(epoch), epoch)
+
+    def close(self) -> None:
+        """Ends what was begun and is not asked for."""
+        self.engine.close()
+
     def example(self) -> dict[str, jax.Array]:
         """Shapes, types and places of a batch's arrays, to compile for."""
         return self.engine.example((len(self.seeds), self.batch_size) if len(self.seeds) > 1 else (self.batch_size,))
+
+    def _rows(self, epoch: int, offset: int = 0) -> np.ndarray:
+        orders = [order.epoch_order(seed, epoch, len(self), self.batch_size, offset) for seed in self.seeds]
+        return np.stack(orders, 1) if len(orders) > 1 else orders[0]
 
     def _batches(self, rows: np.ndarray, mask: np.ndarray, epoch: int | None = None) -> Iterator[Batch]:
         for row, real, arrays in zip(rows, mask, self.engine.batches(rows, epoch), strict=True):

@@ -110,7 +110,7 @@ def evaluate_dataset(
     share = range(jax.process_index(), len(dataset), jax.process_count())
     quiet = jax.process_index() > 0 or not sys.stderr.isatty()
     threads = min(cores(), 32)
-    viewed = read_ahead(Views(dataset, share, protocol, channels, bad_images), threads, ahead=AHEAD)
+    viewed = read_ahead(Views(dataset, share, protocol, channels, bad_images), threads, ahead=AHEAD * threads + 1)
     images = tqdm(viewed, "evaluating", len(share), disable=quiet, unit=" images")
 
     def steps() -> Iterator[dict]:

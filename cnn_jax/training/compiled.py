@@ -17,7 +17,7 @@ from cnn_jax.errors import UserError, first_line
 from cnn_jax.sharding import replicated, state_shardings
 from cnn_jax.training.program import Program
 from cnn_jax.training.state import TrainState
-from cnn_jax.training.step import eval_step, moments_step, precise_statistics, train_step
+from cnn_jax.training.step import eval_step, moments_step, precise_statistics, told, train_step
 
 MOMENTS = 0x626E0000  # set apart from the keys of steps
 
@@ -56,12 +56,18 @@ def _init(program: Program) -> tuple[Callable, Any]:
 
 def compile_train(
     program: Program, state: TrainState, loader: Loader
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """step.train_step of a program: (state, a batch's arrays) -> (state, metrics); the state is donated."""
-    step = partial(train_step, program)
+) -> Callable[[TrainState, Batch], tuple[TrainState, jax.Array]]:
+    """step.train_step of a program: (state, a batch's arrays) -> (state, step.told); the state is donated."""
+    one = partial(train_step, program)
+    many = one if program.config.seeds == 1 else side_by_side(one)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
+        state, metrics = many(state, batch)
+        return state, told(metrics)
+
     places = jax.tree.map(lambda leaf: leaf.sharding, state)
     out = (places, replicated(loader.mesh))
-    return _ahead(step if program.config.seeds == 1 else side_by_side(step), state, loader, out, donate_argnums=0)
+    return _ahead(step, state, loader, out, donate_argnums=0)
 
 
 def compile_test(program: Program, state: TrainState, loader: Loader) -> Callable[[dict, Batch], dict[str, jax.Array]]:

@@ -19,6 +19,7 @@ from cnn_jax.training.optimizer import plateau_scale
 from cnn_jax.training.program import Program
 from cnn_jax.training.state import TrainState
 
+METRICS = ("loss", "top1", "grad_norm", "lr", "skipped")  # what a step tells, in the order of `told`
 MIX = 0x6D697800  # set apart from what images draw one by one
 
 
@@ -119,6 +120,11 @@ def train_step(program: Program, state: TrainState, batch: Batch) -> tuple[Train
         **changed,
     )
     return state, metrics
+
+
+def told(metrics: dict[str, jax.Array]) -> jax.Array:
+    """METRICS of a step as one float32 array (5,), or (seeds, 5), which the host fetches at once."""
+    return jnp.stack([metrics[name].astype(jnp.float32) for name in METRICS], -1)
 
 
 def eval_step(program: Program, variables: dict, batch: Batch) -> dict[str, jax.Array]:

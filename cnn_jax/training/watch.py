@@ -16,8 +16,9 @@ from cnn_jax.errors import BadData, UserError
 from cnn_jax.training.run_folder import RunFolder
 from cnn_jax.training.signals import Interrupted, Stopped, StopRequest
 from cnn_jax.training.state import TrainState, scalar
+from cnn_jax.training.step import METRICS
 
-LOG_EVERY = 20  # steps between two train records, each of which waits for the device
+LOG_EVERY = 20  # steps between two train records, each written when its last step is seen to be finished
 
 
 class GivenUp(Stopped, UserError):
@@ -49,8 +50,8 @@ class Watch:
         self._meter = Meter(train)
         folder.trace.at(self.position, state)
 
-    def __call__(self, state: TrainState, metrics: dict[str, jax.Array], batch: Batch) -> None:
-        """To be called after each step with what it returned.
+    def __call__(self, state: TrainState, metrics: jax.Array, batch: Batch) -> None:
+        """To be called after each step with what it returned (step.told).
 
         Raises:
           Interrupted: a signal came, not in the last step of an epoch: that one's test hears it.
@@ -60,16 +61,13 @@ class Watch:
         self._folder.trace.at(self.position, state)
         self._meter.add(self.position, batch.rows, metrics)
         epoch_ends, stopping = self._timeline.ends_epoch(self.position), self._stop.poll()
-        told = self.position % LOG_EVERY == 0 or epoch_ends or stopping
-        if (idle := self._longest_idle(0 if told else AHEAD)) >= self._max_skipped:
+        idle, means = self._hear(0 if epoch_ends or stopping else AHEAD, all_told=epoch_ends or stopping)
+        if idle >= self._max_skipped:
             raise GivenUp(
                 f"the loss or its gradient was not finite in {idle} steps in a row; none of them changed the network, "
                 f"which is saved; {self._folder.log.skipped_named} has their images; a lower --optimizer.lr or "
                 f"--optimizer.clip 1 may help, also with --resume --allow-change"
             )
-        means = self._meter.read() if told else None
-        if means:
-            self._folder.log.write("train", step=self.position, epoch=self._timeline.epoch(self.position), **means)
         self._folder.log.progress(self.position, means)
         self._tell_saved()
         if epoch_ends:
@@ -113,7 +111,7 @@ class Watch:
 
         Not for bad data that of several processes maybe one alone has met, since the others join no save.
         """
-        self._longest_idle(0)
+        self._hear(0)
         bad_data = isinstance(why, BadData)
         if bad_data and jax.process_count() > 1:
             return
@@ -135,15 +133,20 @@ class Watch:
         where = f" at step {self.position}; the checkpoint is saved{self._stop.advice}"
         return Interrupted(self._stop.received or 0, where)
 
-    def _longest_idle(self, ahead: int) -> int:
-        """Writes down the finished steps that were skipped; the most of them in a row."""
-        most = 0
+    def _hear(self, ahead: int, all_told: bool = False) -> tuple[int, dict[str, float] | None]:
+        """Writes down what finished steps say until no more than `ahead` are under way; `all_told`: with a record at
+        the last, whichever it is. Returns the most steps in a row that were skipped, and the newest record's means."""
+        most, means = 0, None
         for position, rows, found in self._meter.finished(ahead):
+            epoch = self._timeline.epoch(position)
             if found["skipped"]:
-                epoch = self._timeline.epoch(position)
                 self._folder.log.skipped(position, epoch, rows.ravel().tolist(), found)
                 most = max(most, int(found["skipped"]))
-        return most
+            ends = all_told and position == self.position
+            if (position % LOG_EVERY == 0 or ends) and most < self._max_skipped and (read := self._meter.read()):
+                means = read
+                self._folder.log.write("train", step=position, epoch=epoch, **means)
+        return most, means
 
     def _tell_saved(self) -> None:
         while (saved := self._folder.checkpoints.poll()) is not None:
@@ -157,12 +160,12 @@ class Meter:
         self.images = 0
         self._train = train
         self._waited = train.engine.waited
-        self._running: deque[tuple[int, np.ndarray, dict[str, jax.Array]]] = deque()
+        self._running: deque[tuple[int, np.ndarray, jax.Array]] = deque()
         self._fresh: list[dict[str, float]] = []
         self._read: list[dict[str, float]] = []
         self._start = self._last = time.perf_counter()
 
-    def add(self, position: int, rows: np.ndarray, metrics: dict[str, jax.Array]) -> None:
+    def add(self, position: int, rows: np.ndarray, metrics: jax.Array) -> None:
         """Takes a step's metrics without waiting for them; `rows` are its images."""
         self._running.append((position, rows, metrics))
 
@@ -171,8 +174,8 @@ class Meter:
         others. Of several seeds the mean counts, and the most steps that any skipped."""
         while len(self._running) > ahead:
             position, rows, metrics = self._running.popleft()
-            values = jax.device_get(metrics)
-            found = {name: float(value.max() if name == "skipped" else value.mean()) for name, value in values.items()}
+            values = np.asarray(metrics).reshape(-1, len(METRICS))
+            found = dict(zip(METRICS, values.mean(0).tolist(), strict=True)) | {"skipped": float(values[:, -1].max())}
             self._fresh.append(found)
             yield position, rows, found
 
