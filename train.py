@@ -38,6 +38,7 @@ def run(command: Command, stop: StopRequest) -> None:
     from cnn_jax.data.loaders import open_loaders
     from cnn_jax.data.order import Timeline
     from cnn_jax.evaluation import evaluate, summarize
+    from cnn_jax.platform import DETERMINISTIC, add_flags
     from cnn_jax.sharding import data_mesh
     from cnn_jax.training.checkpoint import expect_run, load_variables
     from cnn_jax.training.compiled import compile_settle, compile_test, compile_train, create_state
@@ -50,9 +51,12 @@ def run(command: Command, stop: StopRequest) -> None:
 
     # Recipe: what to train, and on which devices of which processes.
     config = command.config
+    otherwise = add_flags(DETERMINISTIC) if config.deterministic else []
     keep_programs(not command.no_compilation_cache)
     distributed.start(command.coordinator, command.processes, command.process)
     distributed.quiet_others()
+    if otherwise:
+        print(f"XLA_FLAGS keeps {' '.join(otherwise)}: on a GPU --deterministic is not to be had so", flush=True)
     mesh = data_mesh(config.batch_size, config.optimizer.accumulate)
 
     # Data: a set that is small enough lives on every device, another is decoded as it is needed.

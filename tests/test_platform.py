@@ -101,6 +101,15 @@ def test_import_sets_the_flags_before_jax_starts_and_never_over_a_users_own():
     assert python(f"import cnn_jax; {show}", XLA_FLAGS=own) == ([own], "")
 
 
+def test_train_asks_for_fixed_kernels_where_the_recipe_does(train_here, monkeypatch):
+    asked = []
+    monkeypatch.setattr(platform, "add_flags", lambda flags: asked.append(flags) or ["--xla_gpu_autotune_level=4"])
+    stopped = ("--epochs", 1, "--profile", "99:100")  # before anything is compiled
+    told = "XLA_FLAGS keeps --xla_gpu_autotune_level=4: on a GPU --deterministic is not to be had so\n"
+    assert train_here("--deterministic", *stopped).stdout.startswith(told) and asked == [DETERMINISTIC]
+    assert "XLA_FLAGS" not in train_here(*stopped).stdout and asked == [DETERMINISTIC]
+
+
 def test_this_jaxlib_knows_every_flag():
     """It ends the process at one that it does not know."""
     told = "from cnn_jax.platform import *; add_flags(NO_FUSED_SUMS | DETERMINISTIC)"

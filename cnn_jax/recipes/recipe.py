@@ -260,6 +260,9 @@ class Recipe:
     remat: tuple[str, ...] = ()
     """Globs over names of blocks, such as "stage1*", whose activations are computed again in the backward pass
     to need less memory; "*" is all."""
+    deterministic: bool = False
+    """The same bits in every run on a GPU too, by slower kernels that nobody has chosen by speed. A CPU or TPU needs
+    nothing for it. To be said at the start of the process: flags of XLA, unless XLA_FLAGS says otherwise."""
     max_skipped: int = 3
     """Steps in a row without effect, because loss or gradient is not finite, after which the run ends."""
     optimizer: Optimizer = field(default_factory=Optimizer)
