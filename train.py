@@ -71,6 +71,12 @@ def run(command: Command, stop: StopRequest) -> None:
     )
     train, tested = loaders["train"], "validation" if config.validation else "test"  # tested after each epoch
     timeline = Timeline(len(train), config.batch_size, config.epochs)
+    idle = [f"--{name}" for name in ("threads", "workers") if getattr(command, name)]
+    if idle and train.engine.place == "device":
+        print(f"{' and '.join(idle)} decode nothing: the images lie on the devices", flush=True)
+    traced = command.trace_steps()
+    if traced and command.resume == "no" and traced[0] >= timeline.steps:
+        raise UserError(f"--profile {command.profile}: the run ends with step {timeline.steps - 1}, counted from 0")
     if config.start is not None and command.resume == "no":
         expect_run(config.start)
 
@@ -105,7 +111,7 @@ def run(command: Command, stop: StopRequest) -> None:
 
         # Loop. From here on a signal waits for the end of a step.
         stop.gentle = True
-        folder.begin(program, state, tested, wandb=command.wandb, traced=command.trace_steps())
+        folder.begin(program, state, tested, wandb=command.wandb, traced=traced)
         watch, records = Watch(folder, timeline, stop, state, train, config.max_skipped), {}
 
         def test(kind: str) -> dict[str, Any]:
