@@ -41,7 +41,7 @@ def run(command: Command, stop: StopRequest) -> None:
     from cnn_jax.platform import DETERMINISTIC, add_flags
     from cnn_jax.sharding import data_mesh
     from cnn_jax.training.checkpoint import expect_run, load_variables
-    from cnn_jax.training.compiled import compile_settle, compile_test, compile_train, create_state
+    from cnn_jax.training.compiled import compile_settle, compile_tests, compile_train, create_state
     from cnn_jax.training.program import Program, evaluation_view, start_from
     from cnn_jax.training.run_folder import RunFolder, new_folder
     from cnn_jax.training.state import scalar
@@ -106,7 +106,7 @@ def run(command: Command, stop: StopRequest) -> None:
         # Steps: pure functions, compiled once and ahead, so that compiling is timed apart.
         compiling = time.perf_counter()
         step, settle = compile_train(program, state, train), compile_settle(program, state, train)
-        tests = {kind: compile_test(program, state, loaders[kind]) for kind in dict.fromkeys((tested, "test"))}
+        tests = compile_tests(program, state, {kind: loaders[kind] for kind in (tested, "test")})
         compile_s = time.perf_counter() - compiling
 
         # Loop. From here on a signal waits for the end of a step.
