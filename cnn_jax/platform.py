@@ -8,7 +8,6 @@ import os
 import re
 import sys
 import warnings
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -39,16 +38,20 @@ def add_flags(flags: Flags) -> list[str]:
     """
     own = os.environ.get("XLA_FLAGS", "").strip()
     if own and not own.startswith("-"):
-        with suppress(OSError, UnicodeDecodeError):
+        try:
             own = Path(own).read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            return []  # XLA will say what it makes of that
     given = dict(word.lstrip("-").partition("=")[::2] for word in own.split())
     missing = [f"--{name}={value}" for name, value in flags.items() if name not in given]
     bridge = sys.modules.get("jax._src.xla_bridge")
-    if bridge is None or not bridge.backends_are_initialized():
-        os.environ["XLA_FLAGS"] = " ".join([*own.split(), *missing])
-    # Else not for later programs either: JAX's cache takes the variable for what they were compiled with.
-    elif late := [flag for flag in missing if f"_{bridge.default_backend()}_" in flag]:
-        warnings.warn(f"JAX runs already, without {' '.join(late)}: import cnn_jax before its first use", stacklevel=3)
+    if bridge is not None and bridge.backends_are_initialized():
+        # Not for later programs either: JAX's cache takes the variable for what they were compiled with.
+        if late := [flag for flag in missing if f"_{bridge.default_backend()}_" in flag]:
+            told = f"JAX runs already, without {' '.join(late)}: import cnn_jax before its first use"
+            warnings.warn(told, stacklevel=3)
+    elif missing:
+        os.environ["XLA_FLAGS"] = " ".join([own, *missing]).strip()
     return [f"--{name}={given[name]}" for name, value in flags.items() if name in given and _differ(given[name], value)]
 
 

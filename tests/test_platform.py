@@ -64,7 +64,7 @@ def test_nothing_is_asked_of_a_jaxlib_that_is_not_there(monkeypatch):
 
 def test_flags_join_those_of_the_user_whose_own_win(flags):
     assert flags("", {"xla_a": "1", "xla_b": "true"}) == ("--xla_a=1 --xla_b=true", [])
-    assert flags("--xla_b=false  --xla_c", {"xla_a": "1", "xla_b": "true"}) == (
+    assert flags(" --xla_b=false --xla_c ", {"xla_a": "1", "xla_b": "true"}) == (
         "--xla_b=false --xla_c --xla_a=1",
         ["--xla_b=false"],
     )
@@ -75,9 +75,10 @@ def test_flags_join_those_of_the_user_whose_own_win(flags):
 def test_a_file_of_flags_becomes_its_text(flags, tmp_path):
     (tmp_path / "flags").write_text("--xla_b=2\n--xla_c=3\n")
     assert flags(str(tmp_path / "flags"), {"xla_a": "1", "xla_b": "1"}) == (
-        "--xla_b=2 --xla_c=3 --xla_a=1",
+        "--xla_b=2\n--xla_c=3 --xla_a=1",
         ["--xla_b=2"],
     )
+    assert flags("no file", {"xla_a": "1"}) == ("no file", [])
 
 
 def test_a_flag_that_comes_too_late_is_told_and_not_set(monkeypatch):
