@@ -130,8 +130,9 @@ def assert_one_line(done, message):
 
 
 def test_any_prepared_tfds_set_trains(train_here, tiny, tmp_path):
-    options = ("--dataset", "tiny_shapes", "--data-dir", tiny, "--batch-size", 8, "--epochs", 1)
+    options = ("--dataset", "tiny_shapes", "--data-dir", tiny, "--batch-size", 8, "--epochs", 1, "--workers", 2)
     done = train_here(*options, "--out", tmp_path / "run")
+    assert done.stdout.startswith("--workers decode nothing: the images lie on the devices\n")
     assert done.returncode == 0, done.stderr
     found = summary(tmp_path / "run")
     assert (found["dataset"], found["steps"], found["test_count"]) == ("tiny_shapes", 3, 20)
