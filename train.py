@@ -38,9 +38,10 @@ def run(command: Command, stop: StopRequest) -> None:
     from cnn_jax.data.loaders import open_loaders
     from cnn_jax.data.order import Timeline
     from cnn_jax.evaluation import evaluate, summarize
+    from cnn_jax.platform import DETERMINISTIC, add_flags
     from cnn_jax.sharding import data_mesh
     from cnn_jax.training.checkpoint import expect_run, load_variables
-    from cnn_jax.training.compiled import compile_settle, compile_test, compile_train, create_state
+    from cnn_jax.training.compiled import compile_settle, compile_tests, compile_train, create_state
     from cnn_jax.training.program import Program, evaluation_view, start_from
     from cnn_jax.training.run_folder import RunFolder, new_folder
     from cnn_jax.training.state import scalar
@@ -50,9 +51,12 @@ def run(command: Command, stop: StopRequest) -> None:
 
     # Recipe: what to train, and on which devices of which processes.
     config = command.config
+    otherwise = add_flags(DETERMINISTIC) if config.deterministic else []
     keep_programs(not command.no_compilation_cache)
     distributed.start(command.coordinator, command.processes, command.process)
     distributed.quiet_others()
+    if otherwise:
+        print(f"XLA_FLAGS keeps {' '.join(otherwise)}: on a GPU --deterministic is not to be had so", flush=True)
     mesh = data_mesh(config.batch_size, config.optimizer.accumulate)
 
     # Data: a set that is small enough lives on every device, another is decoded as it is needed.
@@ -67,6 +71,12 @@ def run(command: Command, stop: StopRequest) -> None:
     )
     train, tested = loaders["train"], "validation" if config.validation else "test"  # tested after each epoch
     timeline = Timeline(len(train), config.batch_size, config.epochs)
+    idle = [f"--{name}" for name in ("threads", "workers") if getattr(command, name)]
+    if idle and train.engine.place == "device":
+        print(f"{' and '.join(idle)} decode nothing: the images lie on the devices", flush=True)
+    traced = command.trace_steps()
+    if traced and command.resume == "no" and traced[0] >= timeline.steps:
+        raise UserError(f"--profile {command.profile}: the run ends with step {timeline.steps - 1}, counted from 0")
     if config.start is not None and command.resume == "no":
         expect_run(config.start)
 
@@ -96,12 +106,12 @@ def run(command: Command, stop: StopRequest) -> None:
         # Steps: pure functions, compiled once and ahead, so that compiling is timed apart.
         compiling = time.perf_counter()
         step, settle = compile_train(program, state, train), compile_settle(program, state, train)
-        tests = {kind: compile_test(program, state, loaders[kind]) for kind in dict.fromkeys((tested, "test"))}
+        tests = compile_tests(program, state, {kind: loaders[kind] for kind in (tested, "test")})
         compile_s = time.perf_counter() - compiling
 
         # Loop. From here on a signal waits for the end of a step.
         stop.gentle = True
-        folder.begin(program, state, tested, wandb=command.wandb, traced=command.trace_steps())
+        folder.begin(program, state, tested, wandb=command.wandb, traced=traced)
         watch, records = Watch(folder, timeline, stop, state, train, config.max_skipped), {}
 
         def test(kind: str) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """The classic convolutional networks in JAX and Flax linen.
 
 The public names load on first use, so `import cnn_jax` costs neither JAX nor any plotting or
-data library.
+data library. It tells XLA what `cnn_jax.platform` says, so it belongs before JAX's first use.
 """
 
 import importlib
+
+from cnn_jax.platform import add_flags, always
 
 __version__ = "0.1.0"
 
@@ -25,6 +27,8 @@ _PUBLIC = {
 }
 
 __all__ = list(_PUBLIC)
+
+add_flags(always())
 
 
 def __getattr__(name: str):

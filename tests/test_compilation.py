@@ -52,6 +52,13 @@ def test_a_second_process_compiles_nothing(start, tmp_path):
     assert found == "kept" and int(hits) > 0
 
 
+def test_another_flag_of_xla_is_another_program(start, tmp_path):
+    """Its numbers may be others, so it must not be taken for one that was kept without the flag."""
+    for count, flags in enumerate(("", "--xla_cpu_experimental_ynn_fusion_type="), start=1):
+        assert start(XLA_FLAGS=flags) == ["kept", "0", "63.0", "0"]
+        assert len(programs(tmp_path)) == count
+
+
 def test_a_program_cut_short_by_a_kill_is_written_again_without_a_word(start, tmp_path):
     start()
     (program,) = programs(tmp_path)

@@ -15,7 +15,14 @@ from cnn_jax.data.order import Timeline
 from cnn_jax.data.sources import open_dataset
 from cnn_jax.evaluation import evaluate, summarize
 from cnn_jax.recipes import RECIPES, Recipe
-from cnn_jax.training.compiled import compile_settle, compile_test, compile_train, create_state, side_by_side
+from cnn_jax.training.compiled import (
+    compile_settle,
+    compile_test,
+    compile_tests,
+    compile_train,
+    create_state,
+    side_by_side,
+)
 from cnn_jax.training.program import Program
 from cnn_jax.training.step import METRICS
 
@@ -43,6 +50,18 @@ def trained(config):
         state, metrics = step(state, batch.arrays)
     test = compile_test(program, state, loaders["test"])
     return state, metrics, evaluate(partial(test, state.tested), loaders["test"].every_image())
+
+
+def test_loaders_of_the_same_batches_share_a_program():
+    program, loaders, state = run(LENET)
+    same = {"validation": replace(loaders["train"], seeds=(5,)), "test": loaders["test"]}  # as many images
+    smaller = run(LENET, images=40)[1]["test"]
+    tests = compile_tests(program, state, same | {"smaller": smaller})
+    assert tests["validation"] is tests["test"] is not tests["smaller"]
+    for name, loader in same.items():
+        records = evaluate(partial(tests[name], state.tested), loader.every_image())
+        labels = loader.dataset.labels
+        np.testing.assert_array_equal(records["label"], labels)
 
 
 def test_seeds_side_by_side_are_the_runs_of_each_seed():

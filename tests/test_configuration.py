@@ -16,6 +16,13 @@ def test_differences_name_each_field():
     assert differences({"a": 1}, {}) == ["a: 1 -> -"]
 
 
+def test_a_run_from_before_a_value_was_there_had_its_default():
+    old = to_json("a", RECIPES["lenet5_modern"])
+    new = old | {"deterministic": True}
+    del old["deterministic"], old["optimizer"]["clip"]
+    assert differences(old, new) == ["deterministic: False -> True"]
+
+
 def test_flatten_joins_names_by_dots():
     assert flatten({"a": 1, "b": {"c": 2, "d": {"e": [3]}}}) == {"a": 1, "b.c": 2, "b.d.e": [3]}
 

@@ -13,7 +13,18 @@ from quick_jit import quick_jit
 from cnn_jax.data import mnist_5k
 from cnn_jax.data.order import Timeline
 from cnn_jax.models import FAMILIES, MODELS
-from cnn_jax.recipes import PAPERS, RECIPES, Optimizer, Schedule
+from cnn_jax.recipes import (
+    PAPERS,
+    RECIPES,
+    Optimizer,
+    Schedule,
+    densenet,
+    one_hour,
+    preresnet,
+    resnet,
+    senet,
+    strikes_back,
+)
 from cnn_jax.training.optimizer import make_rate
 from cnn_jax.training.program import Program, image_size
 from cnn_jax.training.step import train_step
@@ -55,6 +66,21 @@ def test_the_form_of_a_network_fits_its_images(name):
     small = recipe.stem == "cifar" or max(MODELS[recipe.model].input_size[:2]) <= 32
     assert (max(image_size(recipe)) <= 64) == small
     assert (recipe.dataset == "imagenet2012") == (not small)
+
+
+GROUPED = (resnet, preresnet, densenet, senet, one_hour, strikes_back)  # others have one worker's images, or no norm
+
+
+def test_recipes_for_accelerators_are_fast_there_and_those_for_a_cpu_here():
+    """bfloat16, and on many devices no batch norm that waits for others; a CPU loses by the first."""
+    for paper in PAPERS:
+        for name, recipe in paper.RECIPES.items():
+            large = recipe.dataset == "imagenet2012"
+            assert recipe.dtype == ("bfloat16" if large else "float32"), name
+            groups = (32, 64) if large and paper in GROUPED else (None,)
+            assert recipe.bn_group_size in groups, name
+            if large and recipe.bn_group_size:  # whole groups on each of 8 devices
+                assert recipe.batch_size % (8 * recipe.bn_group_size) == 0, name
 
 
 ONE_OF_EACH_PAPER = {next(iter(paper.RECIPES)) for paper in PAPERS}
@@ -125,8 +151,12 @@ def schedule_words(config: Schedule) -> str:
 
 def table(paper) -> str:
     """A paper's part of the page, but for what is said of it."""
+
+    def batch(r) -> str:
+        return f"{r.batch_size:,}" + (f" by {r.bn_group_size}" if r.bn_group_size else "")
+
     rows = [
-        f"| `{name}` | {r.model} | {r.dataset} | {image_size(r)[0]} | {r.epochs} | {r.batch_size:,} | "
+        f"| `{name}` | {r.model} | {r.dataset} | {image_size(r)[0]} | {r.epochs} | {batch(r)} | "
         f"{optimizer_words(r.optimizer)} | {schedule_words(r.schedule)} |"
         for name, r in paper.RECIPES.items()
     ]

@@ -91,7 +91,7 @@ def test_a_closed_output_does_no_harm(train_command, tmp_path):
     ("options", "message"),
     [
         (["--recipe", "lenet5_modrn"], "unknown recipe 'lenet5_modrn'; did you mean lenet5_modern"),
-        (["--epoch", "3"], "unknown option --epoch, 3; did you mean --epochs?"),
+        (["--epoch", "3"], "unknown option --epoch; did you mean --epochs?"),
         (["--optimizer.lr", "-1"], "optimizer.lr must be above 0"),
         (["--model", "lenet"], "unknown model 'lenet'; did you mean lenet5"),
         (["--dataset", "mnist_5kk"], "unknown data set 'mnist_5kk'; did you mean mnist_5k"),
@@ -100,6 +100,10 @@ def test_a_closed_output_does_no_harm(train_command, tmp_path):
         (["--out", "/dev/null/run"], "cannot write to --out /dev/null/run"),
         (["--batch-size", "5000"], "--batch-size 5000 is more than the 4000 training images"),
         (["--config", "/nowhere.json"], "cannot read /nowhere.json"),
+        (
+            ["--profile", "6240:9999", "--epochs", "100"],
+            "--profile 6240:9999: the run ends with step 6199, counted from 0",
+        ),
         (["--resume"], "--resume needs --out DIR"),
         (["--resume", "--out", "/nowhere"], "--resume found no run in /nowhere"),
     ],
@@ -111,7 +115,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(train_here, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--epoch", "3"], "unknown option --epoch, 3; did you mean --epochs?"),  # before JAX is imported, and after
+        (["--epoch", "3"], "unknown option --epoch; did you mean --epochs?"),  # before JAX is imported, and after
         (["--batch-size", "5000"], "--batch-size 5000 is more than the 4000 training images"),
     ],
 )
@@ -126,8 +130,9 @@ def assert_one_line(done, message):
 
 
 def test_any_prepared_tfds_set_trains(train_here, tiny, tmp_path):
-    options = ("--dataset", "tiny_shapes", "--data-dir", tiny, "--batch-size", 8, "--epochs", 1)
+    options = ("--dataset", "tiny_shapes", "--data-dir", tiny, "--batch-size", 8, "--epochs", 1, "--workers", 2)
     done = train_here(*options, "--out", tmp_path / "run")
+    assert done.stdout.startswith("--workers decode nothing: the images lie on the devices\n")
     assert done.returncode == 0, done.stderr
     found = summary(tmp_path / "run")
     assert (found["dataset"], found["steps"], found["test_count"]) == ("tiny_shapes", 3, 20)

@@ -1,15 +1,13 @@
 """From a command line and JSON files to a recipe, without importing JAX."""
 
-import argparse
-import contextlib
 import difflib
-import io
-import os
+import math
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -21,6 +19,8 @@ from cnn_jax.recipes.recipe import check, check_range
 from cnn_jax.tables import aligned
 
 PROG = "train.py"
+HELP = {"-h", "--help"}
+NEGATIVE = re.compile(r"-(\.?\d|inf$|nan$)")  # a number, no option
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
@@ -76,6 +76,8 @@ class Command:
         self.trace_steps()
         check_range("threads", self.threads, 0, 1024)
         check_range("workers", self.workers, 0, 1024)
+        if self.allow_change and self.resume == "no":
+            raise UserError("--allow-change is about the run that --resume goes on with; give both or none")
 
     def trace_steps(self) -> tuple[int, int] | None:
         """`profile` as two numbers."""
@@ -97,47 +99,13 @@ def parse(argv: Sequence[str]) -> Command:
       UserError: an unknown recipe, option or value, or a JSON file that cannot serve.
       SystemExit: after `--help`.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for option in ("--recipe", "--config", "--out"):
-        first.add_argument(option)
-    first.add_argument("--resume", nargs="?", const="yes", default="no")
+    if not HELP & set(argv):
+        return _command(argv)
     try:
-        given, _ = first.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise UserError(f"{error.argument_name} {error.message}") from None
-    for option, value in vars(given).items():
-        if value == "":
-            raise UserError(f"--{option} is empty; leave it out or give it a value")
-    check(given.resume in ("no", "yes", "auto"), "--resume", given.resume, "yes, no or auto")
-    if given.resume != "no" and given.out is None:
-        raise UserError("--resume needs --out DIR, the folder of the run to go on with")
-    file = given.config
-    if given.resume != "no" and given.recipe is None and file is None:
-        file = storage.place(given.out) / "config.json"
-        if not file.is_file() and given.resume == "auto":
-            file = None
-        elif not file.is_file():
-            raise UserError(f"--resume found no run in {given.out}: {file} does not exist")
-    values = {} if file is None else read_json(file)
-    named = values.pop("recipe", DEFAULT_RECIPE)
-    values.pop("data", None)  # what a run wrote down of its images, for its own resume
-    recipe = str(named) if given.recipe is None else given.recipe
-    if recipe not in RECIPES:
-        raise UserError(did_you_mean("recipe", recipe, RECIPES))
-    try:
-        config = override(RECIPES[recipe], values)
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from None
-    return _tyro(_with_value(argv, "--resume", "yes"), Command(config=config, recipe=recipe))
-
-
-def _with_value(argv: Sequence[str], option: str, value: str) -> list[str]:
-    """`argv` in which `option`, where no value follows it, has this one: tyro knows no optional values."""
-    words = list(argv)
-    for place in reversed([i for i, word in enumerate(words) if word == option]):
-        if place + 1 == len(words) or words[place + 1].startswith("-"):
-            words.insert(place + 1, value)
-    return words
+        shown = _command([word for word in argv if word not in HELP])
+    except UserError:
+        shown = Command(RECIPES[DEFAULT_RECIPE])
+    return tyro.cli(Command, args=["--help"], default=shown, prog=PROG)
 
 
 def recipe_table() -> str:
@@ -150,63 +118,152 @@ def recipe_table() -> str:
     return aligned([head, *rows])
 
 
-def _tyro(argv: Sequence[str], default: Command) -> Command:
-    """tyro's parser, with its framed error messages turned into one line."""
-
-    def parsed() -> Command:
-        return tyro.cli(Command, args=list(argv), default=default, prog=PROG)
-
-    if {"-h", "--help"} & set(argv):
-        return parsed()
-    # A wide terminal that knows UTF-8, whatever this one is: a frame of known shape, no broken lines.
-    frame = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+def _command(argv: Sequence[str]) -> Command:
+    """What a command line without --help asks for."""
+    given = _read(argv)
+    own = {name: given.pop(name) for name in {field.name for field in fields(Command)} & given.keys()}
+    resume, file = own.get("resume", "no"), own.get("from_json")
+    out: Any = own.get("out")
+    if resume != "no" and out is None:
+        raise UserError("--resume needs --out DIR, the folder of the run to go on with")
+    if resume != "no" and "recipe" not in own and file is None:
+        file = storage.place(out) / "config.json"
+        if not file.is_file() and resume == "auto":
+            file = None
+        elif not file.is_file():
+            raise UserError(f"--resume found no run in {out}: {file} does not exist")
+    values = {} if file is None else read_json(file)
+    named = values.pop("recipe", DEFAULT_RECIPE)
+    values.pop("data", None)  # what a run wrote down of its images, for its own resume
+    recipe = own.pop("recipe", str(named))
+    if recipe not in RECIPES:
+        raise UserError(did_you_mean("recipe", recipe, RECIPES))
     try:
-        with _columns("10000"), contextlib.redirect_stdout(frame), contextlib.redirect_stderr(frame):
-            return parsed()
-    except SystemExit:
-        frame.seek(0)
-        raise UserError(_one_line(frame.read())) from None
+        config = override(RECIPES[recipe], values)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    return Command(config=override(config, given), recipe=recipe, **own)
 
 
-@contextlib.contextmanager
-def _columns(columns: str) -> Generator[None]:
-    """Inside, the terminal is said to be so wide."""
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = columns
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["COLUMNS"]
-        else:
-            os.environ["COLUMNS"] = before
+class _Option(NamedTuple):
+    """Where a value belongs, and its type; for a switch what it is turned to."""
+
+    path: tuple[str, ...]
+    hint: Any
+    turns: bool = True
 
 
-def _one_line(frame: str) -> str:
-    """The sentence inside the frame that tyro draws, and the option that was probably meant."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│ ") for line in frame.splitlines()]
-    body = [line for line in lines if line and not line.startswith("╭")]
-    rule = next((i for i, line in enumerate(body) if line.startswith(("─", "╰"))), len(body))
-    text = " ".join(body[:rule]).replace("Unrecognized options:", "unknown option")
-    text = re.sub(r"^Error parsing (config\.\w+)?[: ]*", "", text)
-    if not text.startswith("unknown option"):
-        return f"{text.rstrip('.')}; --help shows all options"
-    known = _option_names(Command)
-    near = []
-    for option in re.findall(r"--[\w.-]+", text.replace("_", "-")):
-        same_end = [name for name in known if name.endswith("." + option[2:])]
-        near += same_end or difflib.get_close_matches(option, known, n=1)
-    return f"{text}; did you mean {', '.join(near)}?" if near else f"{text}; --help shows all options"
-
-
-def _option_names(cls: Any, prefix: str = "--") -> list[str]:
+def _options(cls: Any, *path: str) -> dict[str, _Option]:
     """Every option of a nest of dataclasses, as typed."""
-    names = []
-    for field in fields(cls):
-        hint = get_type_hints(cls)[field.name]
-        name = field.name.replace("_", "-")
+    found = {}
+    for name, hint in get_type_hints(cls).items():
         if is_dataclass(hint):
-            names += _option_names(hint, prefix if hint is Recipe else f"{prefix}{name}.")
+            found |= _options(hint, *(() if hint is Recipe else (*path, name)))
+            continue
+        *parts, last = (part.replace("_", "-") for part in (*path, name))
+        last = "config" if name == "from_json" else last
+        found["--" + ".".join((*parts, last))] = _Option((*path, name), hint)
+        if hint is bool and cls is not Command:
+            found["--" + ".".join((*parts, f"no-{last}"))] = _Option((*path, name), hint, turns=False)
+    return found
+
+
+def _read(argv: Sequence[str]) -> dict[str, Any]:
+    """The values that are given, nested as in the dataclasses.
+
+    Raises:
+      UserError: an unknown option, a word that belongs to none, a value that is missing or of the wrong kind.
+    """
+    known = _options(Command)
+    groups: list[tuple[str, list[str]]] = [("", [])]
+    for word in argv:
+        if word.startswith("-") and not NEGATIVE.match(word):
+            name, equals, value = word.partition("=")
+            groups.append((name, [value] if equals else []))
         else:
-            names.append(f"{prefix}{'config' if name == 'from-json' else name}")
-    return names
+            groups[-1][1].append(word)
+    if loose := groups.pop(0)[1]:
+        raise UserError(f"{loose[0]!r} is no option{_meant([loose[0].partition('=')[0]], known)}")
+    unknown = [name for name, _ in groups if name.replace("_", "-") not in known]
+    if unknown:
+        raise UserError(f"unknown option {', '.join(unknown)}{_meant(unknown, known)}")
+    found: dict[str, Any] = {}
+    for name, words in groups:
+        option = known[name.replace("_", "-")]
+        part = found
+        for key in option.path[:-1]:
+            part = part.setdefault(key, {})
+        part[option.path[-1]] = _value(name, option, words, known)
+    return found
+
+
+def _value(name: str, option: _Option, words: list[str], known: dict[str, _Option]) -> Any:
+    """The value of one option from the words behind it."""
+    if "" in words:
+        raise UserError(f"{name} is empty; leave it out or give it a value")
+    if option.hint is bool:
+        if words:
+            off = [f"; {other} is its opposite" for other, no in known.items() if no == option._replace(turns=False)]
+            raise UserError(f"{name} takes no value, {words[0]!r} is left over{''.join(off)}")
+        return option.turns
+    if name == "--resume" and not words:
+        return "yes"
+    if not words and get_args(option.hint)[-1:] != (Ellipsis,):
+        raise UserError(f"{name} needs a value, {_kind(option.hint)}")
+    try:
+        return _converted(option.hint, words)
+    except ValueError:
+        raise UserError(f"{name} must be {_kind(option.hint)}, not {' '.join(words)!r}") from None
+
+
+def _converted(hint: Any, words: list[str]) -> Any:
+    """Words as the type that a field has; a ValueError if they are not."""
+    if get_origin(hint) is tuple:
+        item, *rest = get_args(hint)
+        if rest != [Ellipsis] and len(words) != 1 + len(rest):
+            raise ValueError
+        return [_converted(item, [word]) for word in words]
+    (word,) = words
+    if get_origin(hint) in (UnionType, Union):  # int | None, Literal[...] | None
+        return None if word == "None" else _converted(get_args(hint)[0], words)
+    if get_origin(hint) is Literal:
+        return get_args(hint)[get_args(hint).index(word)]
+    value = hint(word)
+    if hint is float and not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def _kind(hint: Any) -> str:
+    """What a value must be."""
+    arguments = get_args(hint)
+    if get_origin(hint) is tuple:
+        number = "two " if arguments[-1] is not Ellipsis else ""
+        return f"{number}{'numbers' if arguments[0] is float else 'names'}, with spaces between them"
+    if get_origin(hint) in (UnionType, Union):
+        return _kind(arguments[0]) + ("" if arguments[0] in (str, Path) else " or None")
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(arguments)}"
+    return {int: "a whole number", float: "a finite number", str: "one word or quoted text", Path: "one path"}[hint]
+
+
+def _meant(words: Iterable[str], known: Iterable[str]) -> str:
+    """Which options these words probably stand for."""
+    near = list(dict.fromkeys(f"--{option}" for word in words for option in _near(word, [o[2:] for o in known])))
+    return f"; did you mean {', '.join(near)}?" if near else "; --help shows all options"
+
+
+def _near(word: str, known: list[str]) -> list[str]:
+    word = word.lstrip("-").replace("_", "-")
+    group, _, last = word.rpartition(".")
+    ends = (f".no-{last}",) if group.startswith("no-") else (f".{last}",)
+    if "-" in last:  # learning-rate is lr
+        ends += (f".{''.join(part[:1] for part in last.split('-'))}",)
+    if found := [option for option in known if option.endswith(ends)]:
+        return found
+    if f"{word}.kind" in known:
+        return [f"{word}.kind"]
+    if any(option.startswith(f"{word}.") for option in known):
+        return [f"{word}.NAME"]
+    longer = [option for option in known if option.startswith(word)] if len(word) > 2 else []
+    return longer[:3] or difflib.get_close_matches(word, known, n=1, cutoff=0.7)

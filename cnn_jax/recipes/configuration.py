@@ -77,13 +77,13 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
 
 
 def differences(old: dict, new: dict) -> list[str]:
-    """Lines `optimizer.lr: 0.1 -> 0.2` for the values in which two configurations differ."""
-    old, new = flatten(old), flatten(new)
-    return [
-        f"{key}: {old.get(key, '-')} -> {new.get(key, '-')}"
-        for key in sorted(old | new)
-        if old.get(key, "-") != new.get(key, "-")
-    ]
+    """Lines `optimizer.lr: 0.1 -> 0.2` for the values in which two configurations differ.
+
+    A value that `old` lacks, since a recipe had none when it was written, is the default.
+    """
+    old, new, usual = flatten(old), flatten(new), flatten(to_json("", Recipe("")))
+    before = {key: old.get(key, usual.get(key, "-")) for key in sorted(old | new)}
+    return [f"{key}: {value} -> {new.get(key, '-')}" for key, value in before.items() if value != new.get(key, "-")]
 
 
 def flatten(values: dict, prefix: str = "") -> dict:

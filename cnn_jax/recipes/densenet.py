@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from cnn_jax.recipes.datasets import ANY_CROP, PAD_CROP_FLIP, cifar10, imagenet
+from cnn_jax.recipes.datasets import ANY_CROP, IMAGES_A_GPU, PAD_CROP_FLIP, cifar10, imagenet
 from cnn_jax.recipes.recipe import Optimizer, Schedule
 
 # The authors' code is fb.resnet.torch, whose decay is on every parameter.
@@ -19,6 +19,7 @@ on_imagenet = partial(
     imagenet,
     epochs=90,
     batch_size=256,
+    bn_group_size=IMAGES_A_GPU,
     optimizer=SGD,
     schedule=Schedule(kind="step", boundaries=(30, 60), factor=0.1),
     augment=ANY_CROP,  # fb.resnet.torch's without its colours

@@ -1,7 +1,8 @@
 """MobileNets: Howard et al. 2017 (1704.04861), sec. 3.2, and Sandler et al. 2018 (1801.04381), sec. 6.1.
 
 Neither paper gives a length, RMSProp's epsilon or the decay of an average of parameters: 300 epochs are
-ours, epsilon 1 and 0.9999 those of the authors' TF-slim. Asynchronous steps become synchronous.
+ours, epsilon 1 and 0.9999 those of the authors' TF-slim. Asynchronous steps become synchronous; the 96 images, and
+batch norm's statistics, are those of one of the paper's workers.
 """
 
 from dataclasses import replace

@@ -1,6 +1,6 @@
 """ImageNet in 1 Hour: Goyal et al. 2017 (1706.02677)."""
 
-from cnn_jax.recipes.datasets import ANY_CROP, imagenet
+from cnn_jax.recipes.datasets import ANY_CROP, IMAGES_A_GPU, imagenet
 from cnn_jax.recipes.recipe import Optimizer, Schedule
 
 RECIPES = {
@@ -9,7 +9,7 @@ RECIPES = {
         "resnet50",
         epochs=90,
         batch_size=8192,
-        bn_group_size=32,  # sec. 2.3: statistics of one worker's images
+        bn_group_size=IMAGES_A_GPU,  # sec. 2.3
         zero_init=True,
         # 0.1 for 256 images, in proportion to the batch (sec. 2.1); no decay on batch norm's scale and shift.
         optimizer=Optimizer(lr=0.1, lr_per=256, momentum=0.9, nesterov=True, weight_decay=1e-4),

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from cnn_jax.recipes.datasets import PAD_CROP_FLIP, cifar10, imagenet
+from cnn_jax.recipes.datasets import IMAGES_A_GPU, PAD_CROP_FLIP, cifar10, imagenet
 from cnn_jax.recipes.recipe import Augment, Optimizer, Schedule
 from cnn_jax.recipes.resnet_cifar import WARM_STEPS
 
@@ -15,6 +15,7 @@ on_imagenet = partial(
     imagenet,
     epochs=90,
     batch_size=256,
+    bn_group_size=IMAGES_A_GPU,
     optimizer=SGD,
     schedule=Schedule(kind="step", boundaries=(30, 60), factor=0.1),
     augment=Augment(crop="scale_jitter", jitter=(256, 480), flip=True, color="pca"),  # 1512.03385, sec. 3.4

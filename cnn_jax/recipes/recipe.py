@@ -17,11 +17,12 @@ def check_range(
     name: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False, open_high: bool = False
 ) -> None:
     """Raises a UserError unless `value` is finite and in [low, high], an open end left out."""
+    check(abs(value) < math.inf, name, value, "a finite number")
     inside = (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
     bound = f"above {low:g}" if open_low else f"at least {low:g}"
     if high < math.inf:
         bound += f" and {'below' if open_high else 'at most'} {high:,}"
-    check(math.isfinite(value) and inside, name, value, bound)
+    check(inside, name, value, bound)
 
 
 @dataclass(frozen=True)
@@ -260,6 +261,9 @@ class Recipe:
     remat: tuple[str, ...] = ()
     """Globs over names of blocks, such as "stage1*", whose activations are computed again in the backward pass
     to need less memory; "*" is all."""
+    deterministic: bool = False
+    """The same bits in every run on a GPU too, by slower kernels that nobody has chosen by speed. A CPU or TPU needs
+    nothing for it. To be said at the start of the process: flags of XLA, unless XLA_FLAGS says otherwise."""
     max_skipped: int = 3
     """Steps in a row without effect, because loss or gradient is not finite, after which the run ends."""
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -269,7 +273,7 @@ class Recipe:
     def __post_init__(self):
         for name, folder in (("data-dir", self.data_dir), ("start", self.start)):
             if folder is not None:
-                check(folder.isprintable() and bool(folder.strip()), name, folder, "a folder")
+                check(folder.isprintable() and bool(folder.strip()), name, repr(folder), "a folder")
         check_range("epochs", self.epochs, 1, 1_000_000)
         check_range("batch-size", self.batch_size, 1, 1_000_000)
         parts = self.optimizer.accumulate

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from cnn_jax.recipes.datasets import digits, imagenet
+from cnn_jax.recipes.datasets import IMAGES_A_GPU, digits, imagenet
 from cnn_jax.recipes.recipe import Augment, Optimizer, Schedule
 
 # "Divided by 10 when the error plateaus": here at fixed epochs, every 30 as in most later work.
@@ -10,6 +10,7 @@ paper = partial(
     imagenet,
     epochs=120,  # "up to 60 x 10^4 iterations"
     batch_size=256,
+    bn_group_size=IMAGES_A_GPU,
     optimizer=Optimizer(lr=0.1, momentum=0.9, weight_decay=1e-4),
     schedule=Schedule(kind="step", boundaries=(30, 60, 90), factor=0.1),
     augment=Augment(crop="scale_jitter", jitter=(256, 480), flip=True, color="pca"),

@@ -77,6 +77,20 @@ def compile_test(program: Program, state: TrainState, loader: Loader) -> Callabl
     return _ahead(step if program.config.seeds == 1 else partial(_of_seeds, step), state.tested, loader, out)
 
 
+def compile_tests(program: Program, state: TrainState, loaders: dict[str, Loader]) -> dict[str, Callable]:
+    """compile_test for each loader; one program for those whose batches have the same shapes, types and places."""
+    made: dict[Any, Callable] = {}
+
+    def test(loader: Loader) -> Callable:
+        leaves, tree = jax.tree.flatten(loader.example())
+        kind = (tree, loader.sharding, *((leaf.shape, leaf.dtype, leaf.sharding) for leaf in leaves))
+        if kind not in made:
+            made[kind] = compile_test(program, state, loader)
+        return made[kind]
+
+    return {name: test(loader) for name, loader in loaders.items()}
+
+
 def compile_settle(program: Program, state: TrainState, loader: Loader) -> Callable[[TrainState, int], TrainState]:
     """(state, epoch) -> the state with precise batch statistics, over the epoch's first batches.
 

@@ -1,0 +1,59 @@
+"""What XLA is told before it starts: the flags in XLA_FLAGS, put together here alone. A user's own always win.
+
+No JAX is imported here. XLA reads the variable once, and ends the process at a flag that it does not know: each
+flag here is in every jaxlib that pyproject.toml allows.
+"""
+
+import os
+import re
+import sys
+import warnings
+from importlib import metadata
+from pathlib import Path
+
+Flags = dict[str, str]
+
+# jaxlib's CPU compiler before 0.12 gives wrong values for sums inside of some fusions (jax-ml/jax#39103); without
+# these fusions it is right.
+NO_FUSED_SUMS: Flags = {"xla_cpu_experimental_ynn_fusion_type": "-reduce"}
+# The same bits in every run on a GPU: no kernels that add in any order, and no races between kernels, of which another
+# one may win the next time. CPUs and TPUs need no flag for it.
+DETERMINISTIC: Flags = {"xla_gpu_deterministic_ops": "true", "xla_gpu_autotune_level": "0"}
+
+
+def always() -> Flags:
+    """What every program needs with the jaxlib that is installed; nothing where there is none."""
+    try:
+        version = metadata.version("jaxlib")
+    except metadata.PackageNotFoundError:
+        return {}
+    return NO_FUSED_SUMS if tuple(map(int, re.findall(r"\d+", version)[:2])) < (0, 12) else {}
+
+
+def add_flags(flags: Flags) -> list[str]:
+    """Puts `flags` into XLA_FLAGS, but for those that the user has set; gives these, if they say otherwise, as typed.
+
+    XLA_FLAGS may name a file of flags; then it becomes the file's text. Where JAX has its devices already it is too
+    late: nothing is changed, and a UserWarning names the flags that these devices would have needed.
+    """
+    own = os.environ.get("XLA_FLAGS", "").strip()
+    if own and not own.startswith("-"):
+        try:
+            own = Path(own).read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            return []  # XLA will say what it makes of that
+    given = dict(word.lstrip("-").partition("=")[::2] for word in own.split())
+    missing = [f"--{name}={value}" for name, value in flags.items() if name not in given]
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    if bridge is not None and bridge.backends_are_initialized():
+        # Not for later programs either: JAX's cache takes the variable for what they were compiled with.
+        if late := [flag for flag in missing if f"_{bridge.default_backend()}_" in flag]:
+            told = f"JAX runs already, without {' '.join(late)}: import cnn_jax before its first use"
+            warnings.warn(told, stacklevel=3)
+    elif missing:
+        os.environ["XLA_FLAGS"] = " ".join([own, *missing]).strip()
+    return [f"--{name}={given[name]}" for name, value in flags.items() if name in given and _differ(given[name], value)]
+
+
+def _differ(given: str, value: str) -> bool:
+    return ("true" if given in ("", "1") else given.lower()) != value
