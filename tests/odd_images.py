@@ -85,6 +85,8 @@ BAD = {
     "twelve_bits.jpg": (JPEG[: FRAME + 4] + b"\x0c" + JPEG[FRAME + 5 :], DAMAGED),
     "no_rows.jpg": (big_jpeg(60, 0), DAMAGED),
     "all_zero.jpg": (bytes(5000), NO_IMAGE),
+    # Pillow would start Ghostscript for it.
+    "postscript.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n", NO_IMAGE),
     "text.jpg": (b"<html>404 not found</html>", NO_IMAGE),
     "noise.jpg": (np.random.default_rng(0).bytes(3000), NO_IMAGE),
     "folder_list.jpg": (b"total 12\ndrwxr-xr-x 2 a b 4096 .", NO_IMAGE),

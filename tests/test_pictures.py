@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -120,3 +122,13 @@ def test_reliability_shows_the_accuracy_of_each_bin_and_its_images(tmp_path, fig
     assert [bar.get_height() for bar in below.patches] == [0, 3] + [0] * 11 + [5, 0]
     error = 100 * (3 / 8 * abs(1 / 3 - 0.1) + 5 / 8 * abs(0.8 - 0.9))
     assert figure.get_suptitle() == f"net on data\ncalibration error {error:.2f}%, 8 images"
+
+
+def test_names_in_any_script_are_drawn_without_a_warning(tmp_path):
+    """CJK, which matplotlib's own font does not have, is drawn as boxes."""
+    from cnn_jax.visualize import draw_samples
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_samples([np.zeros((8, 8, 3), np.uint8)] * 2, ["кот", "猫"], tmp_path / "s.png", "животные 動物")
+    assert (tmp_path / "s.png").stat().st_size > 1000

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 
 import pytest
 from tiny_states import assert_equal, state_at
@@ -6,6 +8,7 @@ from tiny_states import assert_equal, state_at
 from cnn_jax import RECIPES, UserError
 from cnn_jax.data.order import Timeline
 from cnn_jax.recipes.configuration import to_json
+from cnn_jax.training import run_folder
 from cnn_jax.training.program import Program
 from cnn_jax.training.run_folder import RunFolder, new_folder, versions
 
@@ -88,6 +91,18 @@ def test_two_processes_do_not_work_on_one_run(tmp_path):
     ):
         go_on(tmp_path, CONFIG, resume="yes")
     go_on(tmp_path, CONFIG, resume="yes")
+
+
+def test_a_file_system_without_locks_is_told_and_written_to(tmp_path, monkeypatch, capsys):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(run_folder.fcntl, "flock", no_locks)
+    with RunFolder(tmp_path / "run", {"epochs": 1}):
+        pass
+    assert capsys.readouterr().err == (
+        f"{tmp_path / 'run'}: nothing here keeps a second process from writing, too (No locks available)\n"
+    )
 
 
 def test_resume_needs_a_run(tmp_path):

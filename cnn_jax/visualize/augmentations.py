@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from cnn_jax.data import augment
 from cnn_jax.data.augment import policies
+from cnn_jax.visualize.figure import save
 
 DRAWS = 7  # a row, after the original
 GAP = 3  # white pixels after each image
@@ -80,4 +81,4 @@ def draw_augmentations(path: Path, images: np.ndarray, digits: np.ndarray) -> No
         axes.imshow(np.concatenate(framed, 1).round().clip(0, 255).astype(np.uint8), cmap="gray", vmin=0, vmax=255)
         axes.axvline(original.shape[1] + GAP / 2 - 0.5, color="black", linewidth=1)
         axes.set_title(name, fontsize=9, pad=2, loc="left")
-    figure.savefig(path, dpi=80)
+    save(figure, path, dpi=80)

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cnn_jax.evaluation import calibration_error, confusion_matrix, reliability
+from cnn_jax.visualize.figure import save
 
 TRAIN, TEST = "#4c78a8", "#e45756"
 
@@ -58,7 +59,7 @@ def draw_curves(records: Sequence[dict], path: Path, title: str) -> None:
         axes.grid(alpha=0.3)
     last = f": {100 * test[-1]['top1']:.2f}% of {test[-1]['count']:,} {tested} images" if test else ""
     figure.suptitle(plain(title) + last)
-    figure.savefig(path, dpi=110)
+    save(figure, path)
 
 
 def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, title: str) -> None:
@@ -80,7 +81,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, title
         if max(map(len, classes)) > 3:
             axes.tick_params("x", rotation=90)
     axes.set(xlabel="guess", ylabel="true class", title=plain(title))
-    figure.savefig(path, dpi=110)
+    save(figure, path)
 
 
 def draw_reliability(confidence: np.ndarray, correct: np.ndarray, path: Path, title: str) -> None:
@@ -102,7 +103,7 @@ def draw_reliability(confidence: np.ndarray, correct: np.ndarray, path: Path, ti
     below.set(xlabel="confidence (%)", ylabel="images", yscale="log")
     error = calibration_error(confidence, correct)
     figure.suptitle(f"{plain(title)}\ncalibration error {100 * error:.2f}%, {len(correct):,} images")
-    figure.savefig(path, dpi=110)
+    save(figure, path)
 
 
 def draw_mistakes(
@@ -135,4 +136,4 @@ def draw_mistakes(
         guess = f"guess {plain(classes[guess])} ({100 * confidence:.0f}%)"
         axes.set_title(f"label {plain(classes[label])}", fontsize=9, color="#1b7837", pad=2)
         axes.text(0.5, -0.04, guess, transform=axes.transAxes, ha="center", va="top", fontsize=9, color="#b00020")
-    figure.savefig(path, dpi=110)
+    save(figure, path)

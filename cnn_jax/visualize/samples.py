@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from cnn_jax.visualize.figure import save
+
 COLUMNS = 8
 
 
@@ -20,4 +22,4 @@ def draw_samples(images: Sequence[np.ndarray], names: Sequence[str], path: Path,
     for axes, image, name in zip(cells, images, names, strict=False):
         axes.imshow(image[:, :, 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
         axes.set_title(name if len(name) <= 20 else f"{name[:18]}...", fontsize=8, pad=2, parse_math=False)
-    figure.savefig(path, dpi=110)
+    save(figure, path)
