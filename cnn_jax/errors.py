@@ -62,5 +62,5 @@ def did_you_mean(kind: str, name: str, choices: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """What another library's error says, in one line; a very long one loses its middle."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = lines[0] if lines else type(error).__name__
+    line = lines[0].partition(" [tensorstore_spec=")[0] if lines else type(error).__name__
     return line if len(line) <= 300 else f"{line[:150]} ... {line[-145:]}"

@@ -60,7 +60,8 @@ def patiently(attempt: Callable[[], T], what: str, waits: tuple[float, ...] = WA
                 raise
             if wait is None:
                 reason = getattr(error, "strerror", None) or first_line(error)
-                raise Unavailable(f"{what}: {reason}, {len(waits) + 1} times") from error
+                often = f", {len(waits) + 1} times" if waits else ""
+                raise Unavailable(f"{what}: {reason}{often}") from error
         time.sleep(wait)
     raise AssertionError("unreachable")
 

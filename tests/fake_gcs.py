@@ -128,14 +128,15 @@ def serve(folder: Path, fault: Callable[[int], int | None] = lambda read: None):
             if (failed := fault(next(reads))) is not None:
                 raise Refused(failed)
             content, wanted = file.read_bytes(), self.headers.get("Range")
+            about = {"X-Goog-Generation": str(bucket.generation(file))}
             if not wanted:
-                return 200, content
+                return 200, content, about
             start, end = re.fullmatch(r"bytes=(-?\d+)-?(\d*)", wanted).groups()
             first = int(start) if int(start) >= 0 else max(0, len(content) + int(start))
             part = content[first : int(end) + 1 if end else len(content)]
             if not part:
                 raise Refused(416)
-            return 206, part, {"Content-Range": f"bytes {first}-{first + len(part) - 1}/{len(content)}"}
+            return 206, part, about | {"Content-Range": f"bytes {first}-{first + len(part) - 1}/{len(content)}"}
 
         def upload(self, query, body, root):
             """An object in one request, alone or behind its description, or in pieces that follow one another."""

@@ -121,7 +121,7 @@ def test_a_profile_is_of_two_steps(given):
         ("--stem CIFAR", "--stem must be one of imagenet, cifar or None, not 'CIFAR'"),
         ("--augment.flip no", "--augment.flip takes no value, 'no' is left over; --augment.no-flip is its opposite"),
         ("--download yes", "--download takes no value, 'yes' is left over"),
-        ("--out a b", "--out must be one path, not 'a b'"),
+        ("--out a b", "--out must be one word or quoted text, not 'a b'"),
         ("--config nowhere.json", "cannot read nowhere.json: No such file or directory"),
         ("--resume", "--resume needs --out DIR, the folder of the run to go on with"),
         ("--recipe=", "--recipe is empty; leave it out or give it a value"),

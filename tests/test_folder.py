@@ -209,3 +209,9 @@ def test_storage_that_fails_for_a_while_is_asked_again(pets, monkeypatch):
 def test_an_empty_path_is_not_the_current_folder(path):
     with pytest.raises(UserError, match="folder: names no directory; images lie in folder:DIR/CLASS/"):
         open_dataset(f"folder:{path}", "train")
+
+
+def test_two_classes_that_are_one_folder_are_told(pets):
+    (pets / "train" / "bird").symlink_to(pets / "train" / "dog")
+    with pytest.raises(UserError, match="class folders .*/train/bird and dog are one folder"):
+        open_dataset(f"folder:{pets}", "train")

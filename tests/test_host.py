@@ -28,6 +28,8 @@ MIDDLE = partial(middle, size=16, crop=0.875, interpolation="bilinear")
 class Files:
     """A source of encoded files in memory; a record of None cannot be read."""
 
+    remote = False
+
     def __init__(self, files, classes=3):
         self.files, self.classes = files, classes
 

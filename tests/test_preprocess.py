@@ -200,7 +200,7 @@ def test_options_survive_the_command_line_and_json(tmp_path):
         (lambda: Augment(policy_magnitude=31), "augment.policy-magnitude must be at least 0 and at most 30, not 31"),
         (lambda: Augment(erase=1.5), "augment.erase must be at least 0 and at most 1, not 1.5"),
         (lambda: Augment(mixup=-0.1), "augment.mixup must be at least 0, not -0.1"),
-        (lambda: Augment(cutmix=float("nan")), "augment.cutmix must be at least 0, not nan"),
+        (lambda: Augment(cutmix=float("nan")), "augment.cutmix must be a finite number, not nan"),
     ],
 )
 def test_options_out_of_range_are_told_in_one_line(make, message):

@@ -10,10 +10,14 @@ import time
 
 import numpy as np
 import pytest
+from fake_gcs import serve
 from loopback import run_script
 from odd_images import BAD, GOOD
 from PIL import Image
+from raw_sets import write_idx_set
 from runs import SAFETY, records, summary
+
+from cnn_jax.data.prepare import prepare
 
 SMALL = ("--epochs", 3, "--batch-size", 16, "--threads", 2, "--augment.rotate", 0, "--optimizer.lr", 0.005)
 
@@ -325,3 +329,20 @@ def test_two_processes_together_see_each_image_once_an_epoch(folder):
     assert len(read[0]) == len(read[1]) == 90 and sorted(read[0] + read[1]) == list(range(180))
     sums = [re.search(r"SUMS (.*)", end.stdout)[1] for end in both]
     assert sums[0] == sums[1]  # both hold the same global batches
+
+
+def test_a_bucket_that_fails_now_and_then_costs_no_bit(train_here, train_command, tmp_path):
+    """A 503 and a read without an answer: both are asked again, though bad images would be skipped."""
+    write_idx_set(tmp_path / "raw")
+    prepare("fashion_mnist", tmp_path / "bucket" / "tfds", tmp_path / "raw")
+    faults = {12: 503, 31: 0}
+    options = ("--dataset", "fashion_mnist", *SMALL, "--batch-size", 10, "--engine", "host", "--bad-images", "skip")
+    whole = train_here(*options, "--data-dir", tmp_path / "bucket" / "tfds", "--out", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    with serve(tmp_path, lambda read: faults.pop(read, None)) as environment:
+        command = train_command(*options, "--data-dir", "gs://bucket/tfds", "--out", tmp_path / "run")
+        command["env"] |= environment
+        done = subprocess.run(**command, capture_output=True, timeout=SAFETY)
+    assert done.returncode == 0 and not faults, done.stderr
+    assert summary(tmp_path / "run")["params_digest"] == summary(tmp_path / "whole")["params_digest"]
+    assert summary(tmp_path / "run")["skipped_images"] == {"train": 0, "test": 0}

@@ -94,8 +94,11 @@ def open_folder(path: str) -> Collection:
 
 def _open_split(folder: Path, classes: list[str]) -> FolderSource:
     files, labels = [], []
-    seen = {_identity(folder), *(_identity(folder / name) for name in _subfolders(folder))}
+    names = {_identity(folder / name): name for name in _subfolders(folder)}
+    seen = {_identity(folder), *names}
     for name in _subfolders(folder):
+        if (same := names[_identity(folder / name)]) != name:
+            raise UserError(f"class folders {_printable(str(folder / name))} and {_printable(same)} are one folder")
         found = [
             os.path.join(parent, file)[len(str(folder)) + 1 :]
             for parent, names in sorted(_walk(folder / name, seen))
