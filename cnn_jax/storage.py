@@ -28,7 +28,9 @@ PASSING = {
     *(errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.EPIPE),
     *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
 }
-PASSING_STATUS = re.compile(r"\b(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED)\b")  # gRPC's, in texts of C++ libraries
+PASSING_STATUS = re.compile(  # in texts of C++ libraries: of gRPC, and of the client of Google that ArrayRecord has
+    r"\b(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|Retry policy exhausted|CURL error)\b"
+)
 
 
 def passes(error: BaseException) -> bool:

@@ -197,7 +197,10 @@ def serve(folder: Path, fault: Callable[[int], int | None] = lambda read: None):
                 items.append(bucket.about(file, root))
         return {"items": items, "prefixes": sorted(folders)}
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 128  # of five some connections are lost, and Google's client waits longer each time
+
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.handle_error = lambda *args: None
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
