@@ -29,8 +29,12 @@ def system(number, path="/data/503.jpg"):
         *map(Answer, (408, 429, 500, 503)),
         RuntimeError("UNAVAILABLE: failed to connect to all addresses"),
         # What ArrayRecord said of a bucket that answered 503, and of one that did not answer, after 17 minutes.
-        RuntimeError('Retry policy exhausted, with a last message of {"error": {"code": 503}}; reading gs://bucket/404'),
-        RuntimeError("Retry policy exhausted, with a last message of PerformWork() - CURL error [52]=Server returned n"),
+        RuntimeError(
+            'Retry policy exhausted, with a last message of {"error": {"code": 503}}; reading gs://bucket/404'
+        ),
+        RuntimeError(
+            "Retry policy exhausted, with a last message of PerformWork() - CURL error [52]=Server returned n"
+        ),
         RuntimeError("UNKNOWN: read() failed: Stale file handle; reading /data/set.array_record-00000-of-00001"),
         TimeoutError(),
         urllib.error.URLError("connection refused"),
