@@ -32,9 +32,7 @@ def system(number, path="/data/503.jpg"):
         RuntimeError(
             'Retry policy exhausted, with a last message of {"error": {"code": 503}}; reading gs://bucket/404'
         ),
-        RuntimeError(
-            "Retry policy exhausted, with a last message of PerformWork() - CURL error [52]=Server returned"
-        ),
+        RuntimeError("Retry policy exhausted, with a last message of PerformWork() - CURL error [52]=Server returned"),
         RuntimeError("UNKNOWN: read() failed: Stale file handle; reading /data/set.array_record-00000-of-00001"),
         TimeoutError(),
         urllib.error.URLError("connection refused"),
