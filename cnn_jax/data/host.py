@@ -198,7 +198,7 @@ class Ahead(Iterator[T_co]):
         try:
             return next(self._made)
         except RuntimeError as error:
-            if not self._processes:
+            if not self._processes or "terminated unexpectedly" not in str(error):  # grain's words
                 raise
             # Killed, for want of memory most often.
             told = f"a worker process ended ({first_line(error)}); fewer --workers need less memory"
