@@ -65,7 +65,9 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except Exception as error:  # a damaged file fails anywhere in three parsers
-        raise UserError(f"{path} is damaged or not a weight file: {first_line(error)}") from error
+        objects = "allow_pickle" in str(error)  # NumPy's advice, which is none for a stranger's file
+        why = "it holds Python objects, not plain arrays" if objects else first_line(error)
+        raise UserError(f"{path} is damaged or not a weight file: {why}") from error
     raise UserError(f"{path} is none of .safetensors, .npz and PyTorch's .pth")
 
 
