@@ -129,7 +129,7 @@ def test_safetensors_of_bfloat16_are_read(tmp_path):
 
 def test_a_numpy_archive_of_objects_is_refused(tmp_path):
     np.savez(tmp_path / "objects.npz", a=np.array([Exploit(tmp_path / "trace")]))
-    with pytest.raises(UserError, match="objects.npz is damaged or not a weight file"):
+    with pytest.raises(UserError, match="objects.npz is damaged or not a weight file: it holds Python objects, not plain"):
         read_state_dict(tmp_path / "objects.npz")
     assert not (tmp_path / "trace").exists()
 
@@ -150,11 +150,3 @@ def test_other_files_are_told_what_would_be_right(tmp_path):
         read_state_dict(tmp_path / "notes.txt")
     with pytest.raises(UserError, match="no weight file"):
         read_state_dict(tmp_path / "absent.pth")
-
-
-def test_objects_in_an_npz_are_refused_without_advice_to_unpickle_them(tmp_path):
-    np.savez(tmp_path / "w.npz", a=np.array([{}]))
-    with pytest.raises(
-        UserError, match=r"w.npz is damaged or not a weight file: it holds Python objects, not plain arra"
-    ):
-        read_state_dict(tmp_path / "w.npz")
