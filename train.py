@@ -125,8 +125,9 @@ def run(command: Command, stop: StopRequest) -> None:
             for epoch, offset in timeline.left(scalar(state.seen)):
                 for batch in train.epoch(epoch, offset):
                     state, metrics = step(state, batch.arrays)
-                    watch(state, metrics, batch)
-                    if timeline.is_due(watch.position, command.save_every):
+                    saving = timeline.is_due(watch.position + 1, command.save_every)
+                    watch(state, metrics, batch, saving)
+                    if saving:
                         folder.save(state)
                 loaders[tested].begin(None)
                 state = settle(state, epoch)

@@ -129,7 +129,9 @@ def test_safetensors_of_bfloat16_are_read(tmp_path):
 
 def test_a_numpy_archive_of_objects_is_refused(tmp_path):
     np.savez(tmp_path / "objects.npz", a=np.array([Exploit(tmp_path / "trace")]))
-    with pytest.raises(UserError, match="objects.npz is damaged or not a weight file: it holds Python objects, not plain"):
+    with pytest.raises(
+        UserError, match="objects.npz is damaged or not a weight file: it holds Python objects, not plain"
+    ):
         read_state_dict(tmp_path / "objects.npz")
     assert not (tmp_path / "trace").exists()
 

@@ -180,6 +180,19 @@ def test_checkpoints_within_an_epoch(seen, tmp_path):
     assert seen.noted == [5, 10, 15]
 
 
+def test_the_record_of_a_step_is_there_before_it_is_saved(seen, tmp_path, monkeypatch):
+    """A run that is killed after that goes on from there, and writes none of before."""
+    monkeypatch.setattr(watch, "LOG_EVERY", 2)
+    save, there = Checkpoints.save, {}
+    monkeypatch.setattr(
+        Checkpoints,
+        "save",
+        lambda self, state: (there.update({int(state.step): steps(tmp_path, "train")}), save(self, state)),
+    )
+    run(tmp_path, "--save-every", "4", "--epochs", "1")
+    assert there == {4: [2, 4], 5: [2, 4, 5]}
+
+
 def test_a_test_loss_that_is_not_finite_ends_the_run_which_then_goes_on(seen, tmp_path, monkeypatch, capsys):
     """With the same test before it, the advice of a lower rate would be of no use."""
     summarize, found = cnn_jax.evaluation.summarize, iter([float("nan"), 1.0, float("nan")])

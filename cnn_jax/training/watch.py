@@ -50,8 +50,10 @@ class Watch:
         self._meter = Meter(train)
         folder.trace.at(self.position, state)
 
-    def __call__(self, state: TrainState, metrics: jax.Array, batch: Batch) -> None:
-        """To be called after each step with what it returned (step.told).
+    def __call__(self, state: TrainState, metrics: jax.Array, batch: Batch, saving: bool = False) -> None:
+        """To be called after each step with what it returned (step.told); `saving`: before it is saved.
+
+        What is saved is waited for, so that a run which goes on from there has the records up to there.
 
         Raises:
           Interrupted: a signal came, not in the last step of an epoch: that one's test hears it.
@@ -61,7 +63,8 @@ class Watch:
         self._folder.trace.at(self.position, state)
         self._meter.add(self.position, batch.rows, metrics)
         epoch_ends, stopping = self._timeline.ends_epoch(self.position), self._stop.poll()
-        idle, means = self._hear(0 if epoch_ends or stopping else AHEAD, all_told=epoch_ends or stopping)
+        all_told = epoch_ends or stopping
+        idle, means = self._hear(0 if all_told or saving else AHEAD, all_told)
         if idle >= self._max_skipped:
             raise GivenUp(
                 f"the loss or its gradient was not finite in {idle} steps in a row; none of them changed the network, "
