@@ -11,6 +11,7 @@ from conftest import ROOT
 from loopback import ALONE, environment, free_port, run_each, run_script
 from runs import THOUSAND, summary
 
+import train
 from cnn_jax import UserError, distributed
 
 TOGETHER = """
@@ -308,3 +309,28 @@ def test_a_cluster_in_which_jax_fails_is_told_in_one_line(asked, monkeypatch):
     with pytest.raises(UserError, match="^SLURM: the processes cannot meet: Failed to recognize coordinator$"):
         distributed.start()
     assert not distributed.started()
+
+
+@pytest.mark.parametrize(("met", "code"), [(True, 75), (False, None)])
+def test_a_peer_that_jax_misses_is_one_line_to_start_again_by(monkeypatch, capsys, met, code):
+    """Without others it is an error like any other."""
+
+    def lost(*_):
+        raise RuntimeError("UNAVAILABLE: Gloo all-reduce failed: Connection closed by peer [127.0.0.1]:4711")
+
+    monkeypatch.setattr(train, "run", lost)
+    monkeypatch.setattr(distributed, "_met", met)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        if code is None:
+            with pytest.raises(RuntimeError, match="UNAVAILABLE"):
+                train.main([])
+        else:
+            assert train.main([]) == code
+            told = "train.py: another process is gone or late (UNAVAILABLE: Gloo all-reduce failed: Connection closed"
+            err = capsys.readouterr().err
+            assert err.startswith(told) and err.count("\n") == 1
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
