@@ -43,7 +43,8 @@ def of_system(what: str, error: OSError) -> UserError:
 def lasting(error: OSError) -> bool:
     """Whether the same command meets an error again."""
     kinds = FileNotFoundError | FileExistsError | NotADirectoryError | IsADirectoryError | PermissionError
-    return error.errno in LASTING or isinstance(error, kinds)  # some libraries give no number
+    forbidden = str(error).startswith("Forbidden")  # gcsfs's word
+    return error.errno in LASTING or isinstance(error, kinds) or forbidden  # some libraries give no number
 
 
 def did_you_mean(kind: str, name: str, choices: Iterable[str]) -> str:

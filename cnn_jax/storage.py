@@ -10,7 +10,7 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -73,12 +73,25 @@ def told(what: str, error: BaseException) -> UserError:
 
     What tensorstore says of a full disk is long, and it has no numbers for errors.
     """
+    if isinstance(error, UserError):
+        return type(error)(f"{what}: {error}")
     for full in (errno.ENOSPC, errno.EDQUOT):
         if os.strerror(full) in str(error):
             return Unavailable(f"{what}: {os.strerror(full)}")
     if isinstance(error, OSError):
         return of_system(what, error)
     return (Unavailable if passes(error) else UserError)(f"{what}: {first_line(error)}")
+
+
+@contextlib.contextmanager
+def telling(what: str) -> Generator[None]:
+    """Turns whatever libraries raise inside into `told`; what is told already stays."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise told(what, error) from error
 
 
 def is_remote(path: str | os.PathLike) -> bool:

@@ -2,14 +2,14 @@
 
 import os
 import signal
-import time
+import threading
 from types import SimpleNamespace
 
 import chex
 import pytest
 from fake_gcs import serve
 from loopback import free_port
-from runs import SHORT, records, summary
+from runs import SAFETY, SHORT, records, summary
 from tiny_states import assert_equal, state_at
 
 from cnn_jax import UserError, load_variables, storage
@@ -129,16 +129,18 @@ def lease(bucket, monkeypatch):
     return make
 
 
-def test_a_second_process_waits_and_finds_the_first_alive(lease, bucket, capsys):
+def test_a_second_process_waits_and_finds_the_first_alive(lease, bucket, capsys, monkeypatch):
+    beats, write = threading.Semaphore(0), Lease._write
+    monkeypatch.setattr(Lease, "_write", lambda self: (write(self), beats.release())[0])
     with lease() as first:
 
-        def next_beat(seconds):
-            before = first._generation
-            while first._generation == before:
-                time.sleep(0.001)
+        def two_beats(seconds):  # the first of them may have been under way
+            while beats.acquire(blocking=False):
+                pass
+            assert all(beats.acquire(timeout=SAFETY) for _ in range(2))
 
         with pytest.raises(Unavailable, match="another process is at work in gs://bucket/run: process"):
-            lease(next_beat).__enter__()
+            lease(two_beats).__enter__()
         first.check()
     assert f"is in the hands of process {os.getpid()}" in capsys.readouterr().out
     assert not (bucket / "run" / "lease.json").exists()
@@ -181,3 +183,33 @@ def test_without_gcsfs_it_says_what_to_install(monkeypatch):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://nowhere")
     with pytest.raises(UserError, match=r"gs://bucket/run needs gcsfs: pip install 'cnn-jax\[gcs\]'"):
         storage.place("gs://bucket/run")
+
+
+def test_a_bucket_that_fails_or_forbids_is_one_line(tmp_path, monkeypatch, train_here):
+    """Where it is read first, and in the thread that makes a step count."""
+    (tmp_path / "bucket" / "run").mkdir(parents=True)
+    (tmp_path / "bucket" / "run" / "config.json").write_text("{}")
+    answers = iter([403])
+    with serve(tmp_path, lambda read: next(answers, None)) as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        forbidden = train_here("--resume", "--out", "gs://bucket/run")
+        monkeypatch.setattr(
+            Copies, "send", lambda self: (_ for _ in ()).throw(Unavailable("cannot write gs://bucket/x"))
+        )
+        away = train_here(*SHORT, "--out", "gs://bucket/other")
+    assert forbidden.returncode == 2 and forbidden.stderr.count("\n") == 1
+    assert forbidden.stderr.startswith("train.py: cannot read gs://bucket/run/config.json: Forbidden")
+    assert away.returncode == 75 and away.stderr == "train.py: cannot write gs://bucket/x\n"
+
+
+def test_a_save_that_the_bucket_cuts_short_may_be_tried_again(bucket):
+    def away():
+        raise Unavailable("cannot write gs://bucket/run/metrics.jsonl: Server disconnected, 7 times")
+
+    with Checkpoints("gs://bucket/run/checkpoints", away) as checkpoints:
+        checkpoints.save(state_at(3))
+        with pytest.raises(
+            Unavailable, match="checkpoints/3 cannot be written: cannot write gs://bucket/run/metrics.jso"
+        ):
+            checkpoints.wait()

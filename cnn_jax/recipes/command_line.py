@@ -128,9 +128,11 @@ def _command(argv: Sequence[str]) -> Command:
         raise UserError("--resume needs --out DIR, the folder of the run to go on with")
     if resume != "no" and "recipe" not in own and file is None:
         file = storage.place(out) / "config.json"
-        if not file.is_file() and resume == "auto":
+        with storage.telling(f"cannot read {file}"):
+            there = file.is_file()
+        if not there and resume == "auto":
             file = None
-        elif not file.is_file():
+        elif not there:
             raise UserError(f"--resume found no run in {out}: {file} does not exist")
     values = {} if file is None else read_json(file)
     named = values.pop("recipe", DEFAULT_RECIPE)

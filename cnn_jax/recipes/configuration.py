@@ -6,19 +6,19 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from cnn_jax.errors import UserError, did_you_mean, of_system
+from cnn_jax import storage
+from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.recipes.recipe import Recipe, check
-from cnn_jax.storage import place
 
 LARGEST = 1e300  # of a number in a configuration; every field has a smaller bound of its own
 
 
 def read_json(path: str | Path) -> dict:
     """An object from a JSON file; a UserError says what is wrong with it."""
+    with storage.telling(f"cannot read {path}"):
+        content = storage.place(path).read_bytes()
     try:
-        values = json.loads(place(path).read_text())
-    except OSError as error:
-        raise of_system(f"cannot read {path}", error) from None
+        values = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(values, dict):

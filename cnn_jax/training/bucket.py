@@ -28,12 +28,13 @@ class Copies:
 
     def fetch(self) -> None:
         """Copies what is there to here."""
-        for name in storage.described(self._there):
-            if not name.startswith(self._without):
-                path = self._here / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes((self._there / name).read_bytes())
-                self._sent[path] = _state(path)
+        with storage.telling(f"cannot read {self._there}"):
+            for name in storage.described(self._there):
+                if not name.startswith(self._without):
+                    path = self._here / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes((self._there / name).read_bytes())
+                    self._sent[path] = _state(path)
 
     def send(self) -> None:
         """Copies what is new here to there.
@@ -47,7 +48,8 @@ class Copies:
                 if self._sent.get(path) != state:
                     to = self._there / path.relative_to(self._here).as_posix()
                     content = path.read_bytes()
-                    storage.patiently(lambda to=to, content=content: to.write_bytes(content), f"cannot write {to}")
+                    with storage.telling(f"cannot write {to}"):
+                        storage.patiently(lambda to=to, content=content: to.write_bytes(content), f"cannot write {to}")
                     self._sent[path] = state
 
 

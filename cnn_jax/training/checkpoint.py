@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import logging
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent import futures
 from functools import partial
 from pathlib import Path
@@ -323,21 +323,16 @@ class Checkpoints:
 
         return once(told)
 
-    @contextlib.contextmanager
-    def _telling(self, what: str, step: int | None = None) -> Generator[None]:
+    def _telling(self, what: str, step: int | None = None) -> contextlib.AbstractContextManager[None]:
         """Turns whatever orbax, tensorstore and the file system raise into one line."""
-        try:
-            yield
-        except UserError:
-            raise
-        except Exception as error:
-            place = self.directory if step is None else self._folder(step)
-            raise storage.told(f"checkpoint {place} {what}", error) from error
+        return storage.telling(f"checkpoint {self.directory if step is None else self._folder(step)} {what}")
 
 
 def expect_run(run: str | Path) -> None:
     """Raises a UserError if `run` is not a folder of a run, with checkpoints."""
-    if not (storage.place(run) / "checkpoints").is_dir():
+    with storage.telling(f"--start {run} cannot be read"):
+        there = (storage.place(run) / "checkpoints").is_dir()
+    if not there:
         raise UserError(f"--start {run} is no folder of a run: it has no checkpoints")
 
 
@@ -366,9 +361,9 @@ def load_variables(run: str | Path, which: Literal["best", "latest"] = "best") -
             fault = manifest.fault(folder)
             if fault is None:
                 return _tested(folder)
-        except Unavailable:
-            raise
         except Exception as error:
+            if isinstance(error, Unavailable) or storage.passes(error):
+                raise storage.told(f"checkpoint {folder} cannot be read", error) from error
             fault = f"cannot be read: {first_line(error)}"
         if folder.exists():  # otherwise the run, going on, has just replaced it: look again
             faults[step] = fault

@@ -165,7 +165,8 @@ class RunFolder:
 
     def _claim(self, held: contextlib.ExitStack) -> tuple[bool, list[str]]:
         """In the first process: locks the folder. Whether the run in it goes on, and with which changes."""
-        resumed = self._resume == "yes" or (self._resume == "auto" and (self.place / "config.json").exists())
+        with storage.telling(f"cannot read {self.place}"):
+            resumed = self._resume == "yes" or (self._resume == "auto" and (self.place / "config.json").exists())
         if self.path is self.place:
             held.enter_context(_locked(self.place, make=not resumed))
         else:
@@ -201,6 +202,7 @@ class RunFolder:
     def _send(self) -> None:
         """Sends what was written to where the folder is."""
         if self._copies is not None:
+            self._check()
             self._copies.send()
 
 
