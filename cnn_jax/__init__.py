@@ -16,6 +16,7 @@ _PUBLIC = {
     "list_models": "cnn_jax.models",
     "model_info": "cnn_jax.models",
     "extract_features": "cnn_jax.models.features",
+    "fold_batch_norm": "cnn_jax.models.fold",
     "functional": "cnn_jax.models.functional",
     "open_dataset": "cnn_jax.data",
     "import_state_dict": "cnn_jax.weights",

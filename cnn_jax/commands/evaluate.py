@@ -20,6 +20,7 @@ from cnn_jax.evaluation.evaluate import Records, evaluate_dataset
 from cnn_jax.evaluation.metrics import calibration_error, class_accuracy, confusion_matrix, summarize
 from cnn_jax.evaluation.protocols import Protocol, make_protocol, predict
 from cnn_jax.models import create_model, model_info
+from cnn_jax.models.fold import fold_batch_norm
 from cnn_jax.recipes import Recipe
 from cnn_jax.recipes.configuration import override, read_json
 from cnn_jax.storage import place
@@ -93,6 +94,7 @@ def evaluate_command(
     model = create_model(name, num_classes=classes, **options)
     if how.dense and hasattr(model, "dense"):
         model = model.clone(dense=True)
+    model, variables = fold_batch_norm(model, variables)
     mean, std = info.normalization(channels)
     step = partial(predict, apply=model.apply, protocol=how, mean=mean, std=std)
     check_sizes(name, protocol, how, step, variables, channels)

@@ -32,8 +32,11 @@ class BatchNorm(nn.Module):
     `unbiased` stores n / (n - 1) times the batch variance, as PyTorch does; normalisation
     itself always uses the biased one, as both do.
 
+    `folded` is for models.fold alone: statistics are gone into `scale` and `bias`, and at the module
+    paths that it names `scale` into the layer before.
+
     Raises:
-      UserError: the batch does not divide into groups.
+      UserError: the batch does not divide into groups; `train` of a folded norm.
     """
 
     momentum: float = 0.9
@@ -42,19 +45,24 @@ class BatchNorm(nn.Module):
     frozen: tuple[str, ...] = ()
     group_size: int | None = None
     unbiased: bool = False
+    folded: tuple[str, ...] | None = None
     scale_init: Callable = nn.initializers.ones_init()
     bias_init: Callable = nn.initializers.zeros_init()
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        channels = x.shape[-1]
-        scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
+        channels, path = x.shape[-1], "/".join(self.path)
+        if self.folded is None or path not in self.folded:
+            scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
         bias = self.param("bias", self.bias_init, (channels,), jnp.float32)
+        if self.folded is not None:
+            if train:
+                raise UserError("a network whose batch norms are folded is for train=False; train the one it came from")
+            return (x + bias if path in self.folded else x * scale + bias).astype(self.dtype)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
 
-        path = "/".join(self.path)
         frozen = any(fnmatchcase(path, pattern) for pattern in self.frozen)
         use_batch = train and not frozen
         update = (train if self.update is None else self.update) and not frozen
