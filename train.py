@@ -34,14 +34,20 @@ def run(command: Command, stop: StopRequest) -> None:
     began = time.perf_counter()
     # Imported here, not above: --help and a mistyped option need no JAX.
     from cnn_jax import distributed
-    from cnn_jax.compilation import keep_programs
+    from cnn_jax.compilation import keep_programs, timed
     from cnn_jax.data.loaders import open_loaders
     from cnn_jax.data.order import Timeline
     from cnn_jax.evaluation import evaluate, summarize
     from cnn_jax.platform import DETERMINISTIC, add_flags
     from cnn_jax.sharding import data_mesh
     from cnn_jax.training.checkpoint import expect_run, load_variables
-    from cnn_jax.training.compiled import compile_settle, compile_tests, compile_train, create_state
+    from cnn_jax.training.compiled import (
+        abstract_state,
+        compile_settle,
+        compile_tests,
+        compile_train,
+        create_state,
+    )
     from cnn_jax.training.program import Program, evaluation_view, start_from
     from cnn_jax.training.run_folder import RunFolder, new_folder
     from cnn_jax.training.state import scalar
@@ -80,9 +86,9 @@ def run(command: Command, stop: StopRequest) -> None:
     if config.start is not None and command.resume == "no":
         expect_run(config.start)
 
-    # Model and state, made on the devices.
+    # Model and state, by shapes and places alone: a resumed run needs no first values.
     program = Program(config, timeline, train.classes, train.channels, train.engine.crops)
-    state, taken = create_state(program, mesh, command.fsdp), []
+    described = abstract_state(program, mesh, command.fsdp)
 
     out = command.out or new_folder(Path("runs"), f"{command.recipe}-{datetime.now():%Y-%m-%d-%H%M%S}")
     stop.advice = f"; go on with: uv run train.py --resume --out {shlex.quote(str(out))}"
@@ -90,7 +96,8 @@ def run(command: Command, stop: StopRequest) -> None:
     written = to_json(command.recipe, config) | {"data": data}
     with RunFolder(out, written, resume=command.resume, allow_change=command.allow_change) as folder:
         # A resumed run starts from its newest good checkpoint, a new one maybe from another run's layers.
-        state = folder.restore(state)
+        seconds, taken = {}, []
+        state = folder.restore(described, partial(timed, seconds, "init", create_state, program, described))
         if config.start is not None and scalar(state.step) == 0:
             others = load_variables(config.start, "latest")["params"]
             state, taken = start_from(state, distributed.same(others), config.start_layers)
@@ -104,14 +111,18 @@ def run(command: Command, stop: StopRequest) -> None:
         print(opening(out, program, state, loaders, taken), flush=True)
 
         # Steps: pure functions, compiled once and ahead, so that compiling is timed apart.
-        compiling = time.perf_counter()
-        step, settle = compile_train(program, state, train), compile_settle(program, state, train)
-        tests = compile_tests(program, state, {kind: loaders[kind] for kind in (tested, "test")})
-        compile_s = time.perf_counter() - compiling
+        step = timed(seconds, "train", compile_train, program, state, train)
+        settle = timed(seconds, "settle", compile_settle, program, state, train)
+        testing = {kind: loaders[kind] for kind in (tested, "test")}
+        tests = timed(seconds, "tests", compile_tests, program, state, testing)
+        seconds = {name: took for name, took in seconds.items() if took > 0.005}  # settle may be nothing
+        print("compiled in seconds: " + ", ".join(f"{name} {took:.1f}" for name, took in seconds.items()), flush=True)
 
         # Loop. From here on a signal waits for the end of a step.
         stop.gentle = True
         folder.begin(program, state, tested, wandb=command.wandb, traced=traced)
+        compiled = {f"{name}_s": round(took, 2) for name, took in seconds.items()}
+        folder.log.write("compiled", step=scalar(state.step), epoch=timeline.epoch(scalar(state.step)), **compiled)
         watch, records = Watch(folder, timeline, stop, state, train, config.max_skipped), {}
 
         def test(kind: str) -> dict[str, Any]:
@@ -145,7 +156,11 @@ def run(command: Command, stop: StopRequest) -> None:
 
         # What the run found.
         found = summarize(records["test"]) if "test" in records else test("test")
-        measured = {"wall_s": time.perf_counter() - began, "compile_s": compile_s, "images_per_s": watch.images_per_s}
+        measured = {
+            "wall_s": time.perf_counter() - began,
+            "compile_s": sum(seconds.values()),
+            "images_per_s": watch.images_per_s,
+        }
         summary = summarize_run(command.recipe, program, state, loaders, found, measured)
         folder.finish(summary, partial(report_run, predictions=records["test"], test_set=loaders["test"].dataset))
 

@@ -19,7 +19,7 @@ from cnn_jax.data.loaders import open_loaders
 from cnn_jax.data.order import Timeline
 from cnn_jax.recipes import RECIPES
 from cnn_jax.sharding import data_mesh
-from cnn_jax.training.compiled import create_state
+from cnn_jax.training.compiled import abstract_state, create_state
 from cnn_jax.training.program import Program, evaluation_view
 from cnn_jax.training.step import METRICS
 from cnn_jax.training.watch import Watch
@@ -34,7 +34,7 @@ def main() -> None:
     train = open_loaders(config, mesh, **evaluation_view(config), engine="device")["train"]
     timeline = Timeline(len(train), config.batch_size, 10**6)
     program = Program(config, timeline, train.classes, train.channels, train.engine.crops)
-    state = create_state(program, mesh)
+    state = create_state(program, abstract_state(program, mesh))
     step = jax.jit(lambda index: jnp.zeros(len(METRICS)) * index[0])
     watch = Watch(unwritten(), timeline, SimpleNamespace(poll=lambda: False), state, train)
     one = next(train.epoch(0)).arrays["index"]

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,14 @@ def jit_once(function: Callable, **options: Any) -> Callable:
         return jax.jit(function, compiler_options=effort, **options)(*arguments)
 
     return call
+
+
+def timed(seconds: dict[str, float], name: str, function: Callable, *arguments: Any) -> Any:
+    """`function(*arguments)`, which compiles; how long it takes is written down as `seconds[name]`."""
+    began = time.perf_counter()
+    made = function(*arguments)
+    seconds[name] = time.perf_counter() - began
+    return made
 
 
 def _processor() -> str:

@@ -16,6 +16,7 @@ from cnn_jax.data.sources import open_dataset
 from cnn_jax.evaluation import evaluate, summarize
 from cnn_jax.recipes import RECIPES, Recipe
 from cnn_jax.training.compiled import (
+    abstract_state,
     compile_settle,
     compile_test,
     compile_tests,
@@ -39,7 +40,7 @@ def run(config, images=60):
     engines = {kind: OnDevice(sets[kind], everywhere=sharding.replicated(mesh), split=splits[kind]) for kind in sets}
     loaders = {kind: Loader(sets[kind], engines[kind], config.batch_size, mesh, seeds[kind]) for kind in sets}
     program = Program(config, Timeline(images, config.batch_size, config.epochs), classes=10, channels=1)
-    return program, loaders, create_state(program, mesh)
+    return program, loaders, create_state(program, abstract_state(program, mesh))
 
 
 def trained(config):

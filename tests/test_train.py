@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from runs import SAFETY, SHORT, THOUSAND, summary
+from runs import SAFETY, SHORT, THOUSAND, records, summary
 
 from cnn_jax import RECIPES, create_model, load_variables, model_info
 from cnn_jax.data.augment import fit, normalize, random_affine
@@ -181,6 +181,15 @@ def test_train_py_computes_what_its_parts_say(train_here, tmp_path):
     with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
         found = checkpoints.restore(fresh, 4)
     chex.assert_trees_all_close(found.params, state.params, atol=1e-5)  # float32 sums of 400 images
+
+
+def test_seconds_of_compiling_are_told_and_written_down(whole):
+    out, done = whole
+    (found,) = (record for record in records(out) if record["kind"] == "compiled")
+    programs = {"init_s", "train_s", "tests_s"}
+    assert found["step"] == found["epoch"] == 0 and found.keys() - {"kind", "step", "epoch"} == programs
+    assert summary(out)["compile_s"] == pytest.approx(sum(found[name] for name in programs), abs=0.03)  # rounded
+    assert f"compiled in seconds: init {found['init_s']:.1f}, train" in done.stdout
 
 
 def test_a_reader_that_leaves_gives_no_traceback(train_command):

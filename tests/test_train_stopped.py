@@ -55,11 +55,11 @@ def test_a_signal_before_training_ends_the_run_at_once(signalled, tmp_path, mome
 
 
 def test_a_signal_in_the_first_compilation_ends_the_run_at_once(whole, signalled, train_here, tmp_path):
-    """A run says where it starts from, compiles for seconds, and says what it found in a table."""
+    """Of the network's init, once the run's folder is there."""
     out, compiling = tmp_path / "run", "jax/_src/compiler.py:backend_compile"
     moment = f"inside:{out / 'config.json'}"
     done = signalled(signal.SIGTERM, moment, compiling, *SHORT, "--no-compilation-cache", "--out", out)
-    assert done.returncode == 75 and "from step 0 to 120" in done.stdout and "train loss" not in done.stdout
+    assert done.returncode == 75 and done.stdout == ""
     assert done.stderr == f"train.py: stopped by SIGTERM{GO_ON.format(out)}\n"
     assert train_here("--resume", "--out", out).returncode == 0
     assert summary(out)["params_digest"] == summary(whole[0])["params_digest"]
@@ -101,7 +101,7 @@ def test_a_signal_in_a_test_leaves_it_to_the_resumed_run(whole, spied, train_her
 
 
 def kinds(out) -> list[str]:
-    return [record["kind"] for record in records(out)]
+    return [record["kind"] for record in records(out) if record["kind"] != "compiled"]
 
 
 def test_a_signal_in_a_save_lets_it_be_finished(whole, signalled, train_here, tmp_path):
@@ -114,6 +114,7 @@ def test_a_signal_in_a_save_lets_it_be_finished(whole, signalled, train_here, tm
     assert resumed.returncode == 0, resumed.stderr
     step = int(re.search("at step (\\d+)", done.stderr)[1])
     assert f"from step {step} to 120" in resumed.stdout
+    assert "compiled in seconds: train" in resumed.stdout  # no init: its values would not be used
     assert summary(out)["params_digest"] == summary(whole[0])["params_digest"]
 
 

@@ -202,6 +202,8 @@ class Checkpoints:
     def restore(self, state: TrainState, step: int) -> TrainState:
         """The state saved at `step`, laid out over devices as `state` is, on any number of them.
 
+        `state` may be described by jax.ShapeDtypeStruct with shardings: its values are not looked at.
+
         Raises:
           UserError: the folder holds another model's or optimiser's state, is damaged or cannot be read.
         """
@@ -209,7 +211,9 @@ class Checkpoints:
         folder = self._folder(step)
         if fault := self._agree("cannot be read", lambda: self._fault(step), step):
             raise UserError(f"checkpoint {folder} {fault}")
-        target = _storable(state)
+        target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
+        data, impl = _key_data(target.key)
+        target = target.replace(key=data)
         with self._telling("cannot be read", step):
             found: Any = self._checkpointer.metadata(folder)
             saved = _shapes(found.item_metadata.tree)
@@ -222,7 +226,7 @@ class Checkpoints:
                 )
         with self._telling("cannot be read", step):
             restored: Any = self._checkpointer.restore(folder, args=ocp.args.StandardRestore(target))
-        return restored.replace(key=jax.random.wrap_key_data(restored.key, impl=jax.random.key_impl(state.key)))
+        return restored.replace(key=jax.random.wrap_key_data(restored.key, impl=impl))
 
     def _start(self) -> None:
         self._checkpointer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
@@ -389,6 +393,18 @@ def _tested(folder: Path) -> dict:
 def _storable(state: TrainState) -> TrainState:
     """The state with its key as plain uint32 data."""
     return state.replace(key=jax.random.key_data(state.key))
+
+
+def _key_data(key: Any) -> tuple[jax.ShapeDtypeStruct, Any]:
+    """What _storable makes of a key that is only described, and the kind of key."""
+    kinds = []
+
+    def data(key: jax.Array) -> jax.Array:
+        kinds.append(jax.random.key_impl(key))  # refuses descriptions, but not what is traced
+        return jax.random.key_data(key)
+
+    found = jax.eval_shape(data, key)
+    return jax.ShapeDtypeStruct(found.shape, found.dtype, sharding=key.sharding), kinds[0]
 
 
 def _shapes(tree) -> dict[str, tuple[int, ...]]:

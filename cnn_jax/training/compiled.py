@@ -22,30 +22,32 @@ from cnn_jax.training.step import eval_step, moments_step, precise_statistics, t
 MOMENTS = 0x626E0000  # set apart from the keys of steps
 
 
-def abstract_state(program: Program) -> TrainState:
-    """Shapes and types of the state before the first step. Several seeds: a leading axis in every leaf.
+def abstract_state(program: Program, mesh: Mesh | None = None, fully_sharded: bool = False) -> TrainState:
+    """Shapes and types of the state before the first step; on a mesh, also places, as sharding.state_shardings says.
+
+    Several seeds: a leading axis in every leaf.
 
     Raises:
       UserError: an option that the network does not have, or a size of images that it does not take.
     """
     try:
-        return jax.eval_shape(*_init(program))
+        state = jax.eval_shape(*_init(program))
     except UserError:
         raise
     except Exception as error:  # a map shrank below a pixel, or a layer met a size it was not made for
         height, width = program.size
         model = program.config.model
         raise UserError(f"{model} does not take {height}x{width} images ({first_line(error)})") from error
+    if mesh is None:
+        return state
+    places = state_shardings(mesh, state, fully_sharded)
+    return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state, places)
 
 
-def create_state(program: Program, mesh: Mesh, fully_sharded: bool = False) -> TrainState:
-    """The state before the first step, made on the devices as sharding.state_shardings says.
-
-    Raises:
-      UserError: as abstract_state.
-    """
+def create_state(program: Program, described: TrainState) -> TrainState:
+    """The state before the first step, made on the devices where abstract_state, of a mesh, places it."""
     init, seed = _init(program)
-    return jit_once(init, out_shardings=state_shardings(mesh, abstract_state(program), fully_sharded))(seed)
+    return jit_once(init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, described))(seed)
 
 
 def _init(program: Program) -> tuple[Callable, Any]:

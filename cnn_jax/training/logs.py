@@ -24,6 +24,7 @@ RECORD_KEYS = {
     "validation": {"step", "epoch", "loss", "top1", "top5", "count"},
     "test": {"step", "epoch", "loss", "top1", "top5", "count"},
     "saved": {"step"},
+    "compiled": {"step", "epoch", "train_s"},
 }
 HEAD = "  epoch     step  train loss  train top-1  {0} loss  {0} top-1  {0} top-5  tested       lr  images/s   left"
 
@@ -37,6 +38,8 @@ class RunLog:
     share of what the devices could do, and memory_gib, the most that a device has had in use.
     test, or validation: step, epoch, loss, top1, top5, count, after each epoch over every such image.
     saved: step; the checkpoint of that step is on disk, whole.
+    compiled: step, epoch, seconds that each program took to compile, or to be found where programs are kept: train_s,
+    tests_s, settle_s (precise batch statistics), and init_s of a run that begins.
     Several seeds side by side: means over them, and for tests top1_std, the spread, and top1_seeds.
 
     Steps that bad numbers made idle stand in skipped.jsonl, with their images.

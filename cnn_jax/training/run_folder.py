@@ -84,10 +84,10 @@ class RunFolder:
     def __exit__(self, *error: Any) -> bool | None:
         return self._held.__exit__(*error)
 
-    def restore(self, state: TrainState) -> TrainState:
-        """The newest good checkpoint of a run that goes on, laid out as `state` is; `state` itself without one."""
+    def restore(self, described: TrainState, create: Callable[[], TrainState]) -> TrainState:
+        """The newest good checkpoint of a run that goes on, as Checkpoints.restore does; without one, `create()`."""
         newest = self.checkpoints.latest_step() if self.resumed else None
-        return state if newest is None else self.checkpoints.restore(state, newest)
+        return create() if newest is None else self.checkpoints.restore(described, newest)
 
     def is_complete(self) -> bool:
         """Whether a run has come to its end here."""
