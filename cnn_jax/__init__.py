@@ -17,6 +17,8 @@ _PUBLIC = {
     "model_info": "cnn_jax.models",
     "extract_features": "cnn_jax.models.features",
     "fold_batch_norm": "cnn_jax.models.fold",
+    "stack_blocks": "cnn_jax.models.stacked",
+    "unstack_blocks": "cnn_jax.models.stacked",
     "functional": "cnn_jax.models.functional",
     "open_dataset": "cnn_jax.data",
     "import_state_dict": "cnn_jax.weights",

@@ -86,6 +86,8 @@ def create_model(name: str, **options) -> nn.Module:
       (Goyal 2017, 1706.02677, sec. 5.1);
     - `remat`: activations are computed again in the backward pass, those of all blocks if True, or
       of the blocks that globs name: `("stage1*", "stage2*")`. Names are those of the parameters;
+    - `scan`: the equal blocks of a stage run in a loop that is compiled once; their variables have an axis of
+      blocks, see stack_blocks. Not for training on a CPU, where convolutions inside a loop are slow;
     - `aux`: auxiliary heads;
     - `batch_norm`: a dict of options of layers.BatchNorm that leaves the network's own epsilon
       alone: `{"unbiased": True}`.

@@ -101,6 +101,7 @@ def _fold(variables: Mapping, norms: dict[str, tuple[float, str | None]]) -> dic
             continue
         for name in (f"{layer}/kernel", f"{layer}/bias"):
             if name in params:
-                params[name] = params[name] * gain
+                blocks, axes = gain.shape[:-1], params[name].ndim - gain.ndim  # an axis of blocks, if they are scanned
+                params[name] = params[name] * gain.reshape(*blocks, *(1,) * axes, -1)
     rest = {kind: values for kind, values in variables.items() if kind != "batch_stats"}
     return rest | {"params": unflatten_dict(params, sep="/")}

@@ -138,7 +138,8 @@ class ResNet(nn.Module):
     padding, and a last window may hang over the edge. `stochastic_depth` is the last block's rate,
     see depth_rates. `zero_init` starts the last norm of each branch at 0 (1706.02677, sec. 5.1),
     with shortcut "A" not in the first block of a stage: its new channels are zeros, and a ReLU has
-    no gradient there. Taps: stem, stage1 to stage4.
+    no gradient there. `scan` runs the blocks of a stage behind its first as one, stage1_rest and so
+    on, in a loop: see stacked.stack_blocks. Taps: stem, stage1 to stage4.
 
     Raises:
       UserError: an unknown stem or shortcut.
@@ -158,6 +159,7 @@ class ResNet(nn.Module):
     stochastic_depth: float = 0.0
     zero_init: bool = False
     remat: bool | tuple[str, ...] = False
+    scan: bool = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -189,16 +191,17 @@ class ResNet(nn.Module):
             x = max_pool(x, 3, 2, ceil_mode=True) if self.caffe_pool else max_pool(x, 3, 2, 1)
         rates = depth_rates(sum(self.stages), self.stochastic_depth)
         for i, blocks in enumerate(self.stages, start=1):
-            for j in range(1, blocks + 1):
+            for j in range(1, (min(blocks, 2) if self.scan else blocks) + 1):
+                scanned = blocks - 1 if self.scan and j == 2 else None
                 stride = 2 if i > 1 and j == 1 else 1
                 module = block(
                     64 * 2 ** (i - 1),
                     stride,
                     stochastic_depth=next(rates),
                     zero_init=self.zero_init and (self.shortcut != "A" or j > 1),
-                    name=f"stage{i}_block{j}",
+                    name=f"stage{i}_rest" if scanned else f"stage{i}_block{j}",
                 )
-                x = call_block(module, x, train=train, remat=self.remat)
+                x = call_block(module, x, train=train, remat=self.remat, scanned=scanned)
             x = tap(self, f"stage{i}", x)
         return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
 

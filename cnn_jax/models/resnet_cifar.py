@@ -26,8 +26,8 @@ class ResNetCifar(nn.Module):
     A 3x3 with 16 channels, then three stages of `blocks` basic blocks with 16, 32 and 64 channels,
     the second and third halving the image: 6 * blocks + 2 layers. `shortcut`: "A" zeros for new
     channels, as in the paper, "B" projections where the shape changes, "none" a plain net.
-    `se_reduction` adds squeeze-and-excitation to every block. `stochastic_depth`, `zero_init`: see
-    ResNet. Taps: stem, stage1 to stage3.
+    `se_reduction` adds squeeze-and-excitation to every block. `stochastic_depth`, `zero_init`, `scan`:
+    see ResNet. Taps: stem, stage1 to stage3.
 
     Raises:
       UserError: an unknown shortcut.
@@ -41,6 +41,7 @@ class ResNetCifar(nn.Module):
     stochastic_depth: float = 0.0
     zero_init: bool = False
     remat: bool | tuple[str, ...] = False
+    scan: bool = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -59,15 +60,16 @@ class ResNetCifar(nn.Module):
         x = tap(self, "stem", conv(16, 3, 1, 1, name="stem")(x, train=train))
         rates = depth_rates(3 * self.blocks, self.stochastic_depth)
         for i, width in enumerate((16, 32, 64), start=1):
-            for j in range(1, self.blocks + 1):
+            for j in range(1, (min(self.blocks, 2) if self.scan else self.blocks) + 1):
+                scanned = self.blocks - 1 if self.scan and j == 2 else None
                 module = block(
                     width,
                     2 if i > 1 and j == 1 else 1,
                     stochastic_depth=next(rates),
                     zero_init=self.zero_init and (self.shortcut != "A" or j > 1),
-                    name=f"stage{i}_block{j}",
+                    name=f"stage{i}_rest" if scanned else f"stage{i}_block{j}",
                 )
-                x = call_block(module, x, train=train, remat=self.remat)
+                x = call_block(module, x, train=train, remat=self.remat, scanned=scanned)
             x = tap(self, f"stage{i}", x)
         return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
 
