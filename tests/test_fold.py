@@ -16,7 +16,8 @@ from test_models import SMALL
 from cnn_jax import UserError, create_model, extract_features, fold_batch_norm, list_models, model_info
 from cnn_jax.layers import BatchNorm, Conv, ConvBN, tap
 
-RANGES = {"scale": (-1.5, 1.5), "bias": (-1, 1), "mean": (-1, 1), "var": (0.2, 3)}
+# Most gains are below 1: a deep network that magnifies layer by layer magnifies each rounding, too.
+RANGES = {"scale": (-1.5, 1.5), "bias": (-1, 1), "mean": (-1, 1), "var": (0.5, 4)}
 
 
 def drawn(model, images):
@@ -32,7 +33,7 @@ def drawn(model, images):
     return unflatten_dict(values)
 
 
-def assert_near(found, expected, rounding=1e-4):  # float32 through 100 layers, in shares of the largest value
+def assert_near(found, expected, rounding=2e-5):  # float32 through 150 layers, in shares of the largest value
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=rounding * np.abs(b).max(), equal_nan=False),
         found,
