@@ -23,6 +23,7 @@ import numpy as np
 
 from benchmarks import photos
 from benchmarks.contender import compare, memory_mb, serve
+from benchmarks.report import command_line, write_rates
 
 BATCH, BATCHES, THREADS = 64, 30, 2
 OWN = (sys.executable, "-m", "benchmarks.input_pipeline", "--contender")
@@ -121,8 +122,8 @@ def contender(kind: str, folder: str) -> None:
     serve(lambda count: sum(len(next(made)["label"]) for _ in range(count)), BATCHES)
 
 
-def main(folder: Path, rounds: int, rivals: bool) -> None:
-    """Runs the rounds, prints the table."""
+def main(out: Path, folder: Path, rounds: int, rivals: bool) -> None:
+    """Runs the rounds, writes the report."""
     files = folder / "files"
     if rivals and not files.exists():
         photos.write_folder(files, 2000)
@@ -134,11 +135,11 @@ def main(folder: Path, rounds: int, rivals: bool) -> None:
         arguments = (str(files), str(BATCH), str(BATCHES), str(THREADS))
         commands |= {name: (*command, *arguments) for name, command in RIVALS.items()}
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])  # the contenders inherit it
-    print(compare(commands, rounds))
+    write_rates(out, "input_pipeline", "Crops of 224 pixels from JPEGs", compare(commands, rounds))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--dir", type=Path, default=Path("runs/photos"))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--no-rivals", action="store_true")
@@ -155,4 +156,4 @@ if __name__ == "__main__":
     if options.boundary:
         print(boundary(str(options.dir), options.batch, options.threads))
     else:
-        main(options.dir, options.rounds, not options.no_rivals)
+        main(options.out, options.dir, options.rounds, not options.no_rivals)

@@ -1,4 +1,4 @@
-"""Training images per second on a set that fits a device: from the device, from the host, from plain grain.
+"""How images reach the step, on a set that fits a device: from the device, from the host, from plain grain.
 
     cnn-jax prepare fashion_mnist --data-dir DIR [--from-files FILES]
     uv run python -m benchmarks.small_set --dir DIR [--rounds 7]
@@ -6,7 +6,7 @@
 All three train LeNet-5 (lenet5_modern) on Fashion-MNIST in batches of 64, as its recipe does, shuffled, without
 augmentation, by the same compiled step but for its input. "grain" is what TFDS's guide shows: a grain.DataLoader
 over tfds.data_source. Each is a process of its own that lives through all rounds; figures are medians, ratios
-medians of each round's.
+medians of each round's. Whole runs of train.py beside PyTorch are small_data's.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import itertools
 import sys
 
 from benchmarks.contender import compare, serve
+from benchmarks.report import command_line, write_rates
 
 BATCH, STEPS = 64, 100
 NETWORK = "lenet5_modern"
@@ -89,7 +90,7 @@ def contender(kind: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--dir", required=True)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--contender", choices=("device", "host", "grain"), help=argparse.SUPPRESS)
@@ -99,4 +100,5 @@ if __name__ == "__main__":
     else:
         own = (sys.executable, "-m", "benchmarks.small_set", "--dir", options.dir, "--contender")
         names = {"grain over tfds.data_source": "grain", "from the host": "host", "from the device": "device"}
-        print(compare({name: (*own, kind) for name, kind in names.items()}, options.rounds))
+        found = compare({name: (*own, kind) for name, kind in names.items()}, options.rounds)
+        write_rates(options.out, "small_set", "LeNet-5 on Fashion-MNIST, batches of 64, trained", found)

@@ -10,7 +10,7 @@ from conftest import ROOT
 from PIL import Image
 
 from benchmarks.collectives import MACHINES, Collective, Compiled, predicted, read_collectives
-from benchmarks.contender import LEAD, compare
+from benchmarks.contender import LEAD, compare, rate_rows
 from benchmarks.photos import CLASSES, photo
 
 CONTENDER = """
@@ -37,15 +37,15 @@ def test_photos_cost_what_photographs_cost():
 
 def test_contenders_are_timed_in_turn_without_what_they_made_ahead():
     commands = {name: (sys.executable, "-c", CONTENDER, seconds) for name, seconds in (("a", "0.01"), ("b", "0.005"))}
-    table = compare(commands, rounds=3).splitlines()
-    a, b = (line.split() for line in table[1:])
-    assert a[0] == "a" and float(a[2]) == 1.0
-    assert float(b[2]) == 2.0 and int(b[3]) > 1
+    found = compare(commands, rounds=3)
+    _, a, b = rate_rows(found)
+    assert a[:3] == ("a", "1,000", "1.00")
+    assert b[:3] == ("b", "2,000", "2.00") and int(b[3]) > 1
     command = (sys.executable, "-c", CONTENDER, "0.01")
     done = subprocess.run(command, input="go\n", capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stderr.split()[1::2] == [str(LEAD), str(LEAD), "20"]
     ready, result = done.stdout.splitlines()
-    assert ready == "ready" and json.loads(result)["memory_mb"] > 1
+    assert ready == "ready {}" and json.loads(result)["memory_mb"] > 1
 
 
 HLO = """
