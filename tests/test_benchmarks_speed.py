@@ -1,0 +1,80 @@
+"""The benchmarks of speed: that each command gives its report, and what ratios are of."""
+
+import json
+import sys
+
+import pytest
+
+from benchmarks import train_step
+from benchmarks.contender import Result, compare, failures, speed_rows
+from benchmarks.networks import NETWORKS, Job
+from benchmarks.report import markdown
+from cnn_jax.models import model_info
+
+
+def rounds(*speeds: float) -> Result:
+    return Result({}, [{"images_per_s": speed, "memory_mb": 5.0} for speed in speeds])
+
+
+def test_ratios_are_medians_of_each_rounds_and_the_last_row_is_their_geometric_mean():
+    slow, none = rounds(10, 25, 10), Result({}, [], "out of memory")
+    found = {
+        "a": {"ours": rounds(20, 20, 40), "rival": slow, "other": none},  # 2, 0.8 and 4 times as fast
+        "b": {"ours": rounds(5, 5, 5), "rival": slow, "other": none},
+    }
+    head, a, b, mean = speed_rows(found, "network")
+    assert head == ("network", "ours, ms/image", "rival, ms/image", "other, ms/image", "to rival", "to other")
+    assert a == ("a", "50", "100", None, "2.00", None)
+    assert b[-2] == "0.50"
+    assert mean == ("geometric mean", None, None, None, "1.00", None)
+    assert failures(found) == ["a, other: out of memory", "b, other: out of memory"]
+
+
+def test_a_contender_that_fails_or_is_late_is_told_and_the_others_go_on():
+    serving = "from benchmarks.contender import serve; serve(lambda batches: batches, 1, facts={'parameters': 3})"
+    commands = {
+        "fine": (sys.executable, "-c", serving),
+        "broken": (sys.executable, "-c", "import no_such_rival"),
+        "tired": (sys.executable, "-c", "print('ready', flush=True); input(); raise SystemExit('tired')"),
+    }
+    found = compare(commands, rounds=2)
+    assert len(found["fine"].rounds) == 2 and found["fine"].facts == {"parameters": 3}
+    assert "no_such_rival" in found["broken"].failure
+    assert found["tired"].failure == "tired" and found["tired"].rounds == []
+    late = {"late": (sys.executable, "-c", "import time; time.sleep(600)")}
+    assert compare(late, rounds=1, limit=0.1)["late"].failure == "not ready within 0.1 s"
+
+
+def test_tables_stand_in_columns_and_empty_cells_are_dashes():
+    assert markdown([("network", "ms"), ("a", "1.5"), ("b", None)]).splitlines() == [
+        "| network |  ms |",
+        "| ------- | --: |",
+        "| a       | 1.5 |",
+        "| b       |   - |",
+    ]
+
+
+def test_the_ten_networks_are_asked_for_at_their_own_sizes():
+    assert len(NETWORKS) == 10
+    for name, job in NETWORKS.items():
+        info = model_info(name)
+        assert (job.size, job.size, job.channels) == info.input_size and job.classes == info.num_classes
+
+
+def test_a_training_step_is_reported_for_people_and_programs(tmp_path):
+    options = ["--networks", "lenet5_modern", "--contenders", "ours", "--rounds", "1", "--batch", "2", "--seconds", "0"]
+    assert train_step.main([*options, "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "train_step.json").read_text())
+    (result,) = found["results"].values()
+    assert result["ours"]["rounds"][0]["images_per_s"] > 0
+    assert result["ours"]["facts"]["parameters"] == 61_706
+    assert found["machine"]["cores"] > 0 and "jax" in found["versions"] and found["date"].endswith("UTC")
+    text = (tmp_path / "train_step.md").read_text()
+    assert "| lenet5_modern, batch 2, 32 px |" in text and found["machine"]["cpu"] in text
+
+
+@pytest.mark.parametrize("changes", [{}, {"options": {"epochs": 2}, "form": "eager"}])
+def test_a_job_reaches_its_process_whole(changes, monkeypatch):
+    *_, sent = Job("resnet18", 4).command("python", "ours", **changes)
+    monkeypatch.setattr(sys, "argv", ["ours", sent])
+    assert Job.given() == Job("resnet18", 4, **changes)
