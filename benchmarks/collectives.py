@@ -1,26 +1,30 @@
 """What devices send each other in a training step, read from the compiled program, and what follows for many chips.
 
-    uv run python -m benchmarks.collectives [NETWORK ...] [--no-prediction]
+    uv run python -m benchmarks.collectives [NETWORK ...] [--no-prediction] [--no-scaling]
 
 Compiles the training step (SGD with momentum, float32, the network's own image size) for 8 devices that the CPU
 pretends to have and sums the bytes of its collectives: with batch norm over the whole batch, over groups that fit a
-device, and with --fsdp. The gradients are 4 bytes a parameter, whatever the batch, and so do batch norm's sums not
-grow with it; with --fsdp the activations of fully connected layers are sent, and those do. Nothing runs, so this is
-how much and how often, not how fast. The second table is arithmetic on the first; its assumptions stand in MACHINES
-and in `predicted`, and docs/scale.md tells of them.
+device, and with --fsdp; and once more for 1 to 8 of them. The gradients are 4 bytes a parameter, whatever the batch,
+and so do batch norm's sums not grow with it; with --fsdp the activations of fully connected layers are sent, and those
+do. Nothing runs, so this is how much and how often, not how fast. The last table is arithmetic on the first; its
+assumptions stand in MACHINES and in `predicted`, and docs/scale.md tells of them.
 """
 
-import argparse
 import math
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.contender import Rows
+from benchmarks.report import command_line, write
 
 NETWORKS = ("alexnet", "vgg16", "inception_v3", "resnet50", "mobilenet_v2_100")
 DEVICES, PER_DEVICE = 8, 32
+COUNTS = (1, 2, 4, DEVICES)
 CLASSES = 1000
 
 SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
@@ -63,10 +67,21 @@ class Compiled(NamedTuple):
     state: int
 
 
-def compiled(name: str, group_size: int | None = None, fully_sharded: bool = False) -> Compiled:
-    """Compiles the training step of a network for all devices there are."""
+def by_kind(found: Compiled) -> dict[str, dict[str, int]]:
+    """How many collectives there are of each kind, and the sum of their bytes."""
+    sums: dict[str, dict[str, int]] = {}
+    for one in found.collectives:
+        of = sums.setdefault(one.kind, {"count": 0, "bytes": 0})
+        of["count"] += 1
+        of["bytes"] += one.bytes
+    return sums
+
+
+def compiled(name: str, group_size: int | None = None, fully_sharded: bool = False, devices: int = DEVICES) -> Compiled:
+    """Compiles the training step of a network for so many devices, PER_DEVICE images in each."""
     import jax
     import numpy as np
+    from jax.sharding import AxisType, Mesh
 
     from cnn_jax import sharding
     from cnn_jax.data.order import Timeline
@@ -75,13 +90,13 @@ def compiled(name: str, group_size: int | None = None, fully_sharded: bool = Fal
     from cnn_jax.training.program import Program
     from cnn_jax.training.step import train_step
 
-    batch_size = PER_DEVICE * jax.device_count()
+    batch_size = PER_DEVICE * devices
     config = Recipe(
         model=name, dataset="synthetic", batch_size=batch_size, bn_group_size=group_size, schedule=Schedule("constant")
     )
     channels = model_info(name).input_size[2]
     program = Program(config, Timeline(batch_size, batch_size, 1), CLASSES, channels)
-    mesh = sharding.data_mesh(batch_size)
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("data",), axis_types=(AxisType.Auto,))  # as sharding.data_mesh
 
     def placed(tree, places):
         return jax.tree.map(lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), tree, places)
@@ -164,15 +179,15 @@ def predicted(machine: Machine, found: Compiled, chips: int, images: int = PER_D
     return compute / (compute + gradients + way + norms), compute / (max(compute, gradients + way) + norms)
 
 
-def main(names: Sequence[str], prediction: bool) -> None:
-    """Prints the tables."""
-    from cnn_jax.tables import aligned
-
-    rows = [
+def main(out: Path, names: Sequence[str], scaling: bool, prediction: bool) -> None:
+    """Writes the report."""
+    rows: Rows = [
         ("network", "parameters", "collectives", "MB", "less gradients, KB", "grouped", "MB sent", "with --fsdp",
          "state MB", "with --fsdp"),
     ]  # fmt: skip
-    scaling = [("network", "batch norm", "machine", *(f"{chips:,} chips" for chips in CHIPS))]
+    sums: Rows = [("network", *(f"{count}, {what}" for count in COUNTS for what in ("MB", "MB sent")))]
+    shares: Rows = [("network, batch norm, machine", *(f"{chips:,} chips" for chips in CHIPS))]
+    results: dict[str, dict[str, Any]] = {}
     for name in names:
         whole, parts = compiled(name), compiled(name, fully_sharded=True)
         grouped = compiled(name, PER_DEVICE) if whole.norms else None
@@ -181,10 +196,10 @@ def main(names: Sequence[str], prediction: bool) -> None:
             (
                 name,
                 f"{whole.params:,}",
-                len(whole.collectives),
+                f"{len(whole.collectives)}",
                 f"{total / 1e6:,.1f}",
                 f"{(total - 4 * whole.params) / 1e3:,.1f}",
-                len(grouped.collectives) if grouped else "",
+                f"{len(grouped.collectives)}" if grouped else None,
                 *(f"{sum(one.sent(DEVICES) for one in c.collectives) / 1e6:,.0f}" for c in (whole, parts)),
                 *(f"{c.state / 1e6:,.0f}" for c in (whole, parts)),
             )
@@ -197,15 +212,29 @@ def main(names: Sequence[str], prediction: bool) -> None:
                     else "-"
                     for chips in CHIPS
                 ]
-                scaling.append((name, kind if whole.norms else "none", machine.name, *cells))
-    print(aligned(rows))
+                shares.append((f"{name}, {kind if whole.norms else 'none'}, {machine.name}", *cells))
+        kinds = {"whole": whole, "fsdp": parts, "grouped": grouped}
+        results[name] = {kind: of._asdict() | {"collectives": by_kind(of)} for kind, of in kinds.items() if of}
+        if scaling:
+            steps = {count: compiled(name, devices=count) if count < DEVICES else whole for count in COUNTS}
+            results[name]["devices"] = {count: by_kind(step) for count, step in steps.items()}
+            cells = []
+            for count, step in steps.items():
+                reduced = [one for one in step.collectives if one.kind == "all-reduce"]
+                cells += [sum(one.bytes for one in reduced), sum(one.sent(count) for one in reduced)]
+            sums.append((name, *(f"{value / 1e6:,.1f}" for value in cells)))
+    made = {f"{DEVICES} devices": rows}
+    if scaling:
+        made["All-reduced in a step by 1 to 8 devices: MB of the results, MB that a device sends in a ring"] = sums
     if prediction:
-        print(f"\nPredicted, {PER_DEVICE} images a chip: nothing overlaps / gradients overlap\n{aligned(scaling)}")
+        made[f"Predicted, {PER_DEVICE} images a chip: nothing overlaps / gradients overlap"] = shares
+    write(out, "collectives", "What devices send each other in a training step", made, results)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("names", nargs="*", metavar="NETWORK", default=NETWORKS)
+    parser.add_argument("--no-scaling", action="store_true")
     parser.add_argument("--no-prediction", action="store_true")
     options = parser.parse_args()
     # Before JAX is imported. Machine code is not what is looked at, so it is made in a hurry.
@@ -214,6 +243,6 @@ if __name__ == "__main__":
     from cnn_jax.errors import UserError
 
     try:
-        main(options.names, not options.no_prediction)
+        main(options.out, options.names, not options.no_scaling, not options.no_prediction)
     except UserError as error:
         parser.exit(2, f"collectives: {error}\n")

@@ -73,7 +73,7 @@ def finish(options: argparse.Namespace, title: str, found: dict[str, dict[str, R
     facts = [result.facts for results in found.values() for result in results.values()]
     notes = [
         f"{options.rounds} rounds in turn, a turn is about {options.seconds:g} s. Medians of rounds; ratios are "
-        "medians of each round's, above 1 where the first contender is faster. Memory is the peak of a process, or of a GPU.",
+        "medians of each round's, above 1 where the first contender is faster. Memory is a process's peak, or a GPU's.",
         f"Devices: {', '.join(dict.fromkeys(one['device'] for one in facts if one))}.",
         *failures(found),
         *(["Without PyTorch: no --torch-python."] if options.torch_python is None else []),

@@ -91,11 +91,12 @@ def test_a_predicted_step_is_computing_plus_sending():
 
 
 @pytest.mark.slow
-def test_a_real_step_sends_its_gradients_and_the_sums_of_its_batch_norms():
-    command = (sys.executable, "-m", "benchmarks.collectives", "resnet20_cifar", "--no-prediction")
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
-    row = done.stdout.splitlines()[1].split()
-    name, params, count, total, rest, grouped, sent, parts, state, state_parts = row
+def test_a_real_step_sends_its_gradients_and_the_sums_of_its_batch_norms(tmp_path):
+    command = (sys.executable, "-m", "benchmarks.collectives", "resnet20_cifar", "--no-prediction", "--out", tmp_path)
+    subprocess.run(command, capture_output=True, cwd=ROOT, check=True)
+    lines = (tmp_path / "collectives.md").read_text().splitlines()
+    row, scaling = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| resnet20"))
+    name, params, count, total, rest, grouped, _, _, state, state_parts = row
     params, rest = int(params.replace(",", "")), 1e3 * float(rest)
     assert name == "resnet20_cifar" and params > 270_000
     channels = 7 * 16 + 6 * 32 + 6 * 64  # 19 layers
@@ -103,3 +104,9 @@ def test_a_real_step_sends_its_gradients_and_the_sums_of_its_batch_norms():
     assert float(total) == pytest.approx(4e-6 * params, rel=0.1)
     assert 2 * 19 < int(count) < 5 * 19 and int(grouped) < 5
     assert int(state) == round(8e-6 * params) and int(state_parts) <= int(state)
+    found = json.loads((tmp_path / "collectives.json").read_text())["results"]["resnet20_cifar"]
+    assert found["devices"]["1"] == {} and found["devices"]["8"]["all-reduce"]["count"] == int(count)
+    alone, eight = scaling[1:3], scaling[-2:]
+    assert alone == ["0.0", "0.0"] and float(eight[0]) == float(total)
+    sent = 2 * 7 / 8 * found["devices"]["8"]["all-reduce"]["bytes"] / 1e6
+    assert float(eight[1]) == pytest.approx(sent, abs=0.051)  # one decimal is shown
