@@ -1,11 +1,14 @@
 """The networks of the speed benchmarks, and what a contender is asked to do with one. Plain Python, for every side."""
 
 import json
+import subprocess
 import sys
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 LEARNING_RATE, MOMENTUM = 1e-3, 0.9
+ROOT = Path(__file__).parent.parent
 RESIDENT = 50_000  # images of a set on the device, as CIFAR-10 has them
 AUX_WEIGHT = 0.3  # of auxiliary heads' losses: Szegedy 2014 (1409.4842), sec. 5
 
@@ -34,6 +37,12 @@ class Job:
     def command(self, python: str, module: str, **changes: Any) -> tuple[str, ...]:
         """What starts the contender `module` on this, or on this with `changes`."""
         return (python, "-m", f"benchmarks.{module}", json.dumps(asdict(replace(self, **changes))))
+
+    def output(self, python: str, module: str, environment: dict[str, str] | None = None, **changes: Any) -> str:
+        """What that process prints, once it is done."""
+        command = self.command(python, module, **changes)
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        return done.stdout
 
     @classmethod
     def given(cls) -> "Job":

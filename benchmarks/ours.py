@@ -5,7 +5,7 @@
 Forms: "auto" is what a user of cnn_jax gets; "flax" the same network with XLA's own convolutions and XLA's own flags;
 "folded", in inference, batch norm folded into the convolutions. Tasks: "train" steps on one batch that stays on the
 device; "resident" the same on batches drawn from a set of uint8 images that lies there; "infer"; "compile" prints the
-seconds of tracing, lowering and compiling.
+seconds of tracing, lowering and compiling; "export" writes digits for a rival.
 """
 
 import collections
@@ -16,6 +16,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,24 @@ def compiling(job: Job) -> None:
     print(json.dumps({"init": of_init, "step": of_step, "versions": versions(*PACKAGES)}))
 
 
+def export(job: Job, path: str) -> None:
+    """Writes what the network sees of the embedded digits as an .npz file, for rivals_torch.loop."""
+    import jax
+    import numpy as np
+
+    from cnn_jax import model_info, open_dataset
+    from cnn_jax.data.augment import make_preprocess
+    from cnn_jax.recipes.recipe import Augment
+
+    norm = model_info(job.network).normalization(job.channels)
+    see = jax.jit(make_preprocess((job.size, job.size), *norm, asdict(Augment())), static_argnums=1)
+    made: dict[str, Any] = {}
+    for kind in ("train", "test"):
+        data = open_dataset("mnist_5k", kind)
+        made |= {kind: np.asarray(see(data.images, None)), f"{kind}_labels": data.labels.astype(np.int64)}
+    np.savez(path, **made)
+
+
 def about(job: Job, model: Any) -> dict[str, Any]:
     """What the report says of this side."""
     import jax
@@ -269,4 +288,5 @@ if __name__ == "__main__":
             from cnn_jax.compilation import keep_programs
 
             keep_programs(False)  # every start compiles
-        {"train": train, "resident": train, "infer": infer, "compile": compiling}[job.task](job)
+        tasks = {"train": train, "resident": train, "infer": infer, "compile": compiling, "export": export}
+        tasks[job.task](job, **job.options)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contender import Result, Rows, cores, failures, rate_rows, versions
+from benchmarks.networks import ROOT
 
-ROOT = Path(__file__).parent.parent
 PACKAGES = ("cnn-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 
 

@@ -34,6 +34,7 @@ TORCHVISION = {
     "densenet121": "densenet121",
     "mobilenet_v2_100": "mobilenet_v2",
 }
+PACKAGES = ("torch", "torchvision", "timm")
 TIMM = ("mobilenetv1_100", "seresnet50")
 MODES = {"compile": "default", "fused": "default", "graphs": "reduce-overhead"}
 
@@ -199,7 +200,11 @@ def loop(job: Job, path: str, epochs: int, rate: float, decay: float) -> None:
 
     with np.load(path) as found:
         sets = {name: torch.from_numpy(found[name]).to(DEVICE) for name in found.files}
-    model = build(job).to(DEVICE, memory_format=LAST)
+    model = build(job)
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):  # PyTorch's own start is slow to leave
+            nn.init.kaiming_normal_(layer.weight)
+    model = model.to(DEVICE, memory_format=LAST)
     loss, optimizer = loss_of(model, job), sgd(model, job, rate, decay)
     steps = len(sets["train"]) // job.batch
 
@@ -239,7 +244,7 @@ def about(model: nn.Module, job: Job, work: Callable[[int], int]) -> dict[str, A
         work(1)
         times.append(time.perf_counter() - start)
     return {
-        "versions": versions("torch", "torchvision", "timm"),
+        "versions": versions(*PACKAGES),
         "device": torch.cuda.get_device_name() if DEVICE == "cuda" else "cpu",
         "parameters": sum(p.numel() for p in model.parameters()),
         "compile_s": times[0] - min(times[1:]) if job.form in MODES else None,
@@ -255,7 +260,12 @@ def used_mb() -> float:
 
 if __name__ == "__main__":
     torch.set_num_threads(cores())
+    torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")  # on a GPU, as XLA does
     job = Job.given()
-    {"train": train, "resident": train, "infer": infer, "loop": loop}[job.task](job, **job.options)
+    tasks = {"train": train, "resident": train, "infer": infer, "loop": loop}
+    if job.task == "versions":
+        print(json.dumps(versions(*PACKAGES)))
+    else:
+        tasks[job.task](job, **job.options)
