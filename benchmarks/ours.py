@@ -124,7 +124,6 @@ def staged(function: Callable, *arguments: Any, **options: Any) -> tuple[Callabl
 def train(job: Job) -> None:
     """Serves training steps, on one batch or on a resident set."""
     import jax
-    import jax.numpy as jnp
     import numpy as np
 
     from cnn_jax.compilation import jit_once
@@ -134,9 +133,9 @@ def train(job: Job) -> None:
     state = jit_once(init)(jax.random.key(0))
     if job.task == "resident":
         shape = (RESIDENT, job.size, job.size, job.channels)
-        pixels = jax.random.randint(jax.random.key(1), shape, 0, 256, jnp.uint8)
-        batch = (pixels, jax.random.randint(jax.random.key(2), (RESIDENT,), 0, job.classes))
         order = np.random.default_rng(0)
+        pixels = order.integers(0, 256, shape, np.uint8)  # JAX would draw 32 bits of each in the device's memory
+        batch = jax.device_put((pixels, order.integers(0, job.classes, RESIDENT, np.int32)))
 
         def step(state, images, labels, rows):
             return on_images(state, images[rows] / 127.5 - 1, labels[rows])
@@ -162,7 +161,10 @@ def train(job: Job) -> None:
     work(1)
     facts = about(job, model) | {"parameters": parameters, "compile_s": sum(seconds.values())}
     if job.profile:
-        facts["kernels"] = kernels(partial(work, PROFILED), PROFILED)
+        try:
+            facts["kernels"] = kernels(partial(work, PROFILED), PROFILED)
+        except Exception as error:  # a profiler's own troubles, which are no reason to measure nothing
+            facts["kernels"] = [(f"no profile: {error}"[:200], 0.0, 0.0)]
     serve_for(job.seconds, work, memory=used_mb, facts=facts)
 
 
@@ -255,28 +257,35 @@ def used_mb() -> float:
     return memory_mb(os.getpid(), children=False) if most is None else most / 1e6
 
 
-def kernels(work: Callable[[], Any], steps: int, most: int = 10) -> list[tuple[str, float, float]]:
-    """The kernels of a device that took longest: name, ms a step, share of all kernels' time.
-
-    On a CPU, which has none, the operations that its threads ran.
-    """
+def kernels(work: Callable[[], Any], steps: int) -> list[tuple[str, float, float]]:
+    """`longest` of a profile of `work`, which makes so many steps."""
     import jax
 
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder, create_perfetto_trace=True):
             work()
         (path,) = Path(folder).glob("plugins/profile/*/perfetto_trace.json.gz")
-        events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
-    names = {(e["pid"], e.get("tid")): e["args"]["name"] for e in events if e["ph"] == "M" and "name" in e["args"]}
-    on_device = any(name.startswith("/device:") for name in names.values())
+        return longest(json.loads(gzip.decompress(path.read_bytes()))["traceEvents"], steps)
+
+
+def longest(events: list[dict[str, Any]], steps: int, most: int = 10) -> list[tuple[str, float, float]]:
+    """The kernels of a trace that took longest: name, ms a step, share of all kernels' time.
+
+    What ran on a GPU's streams; on a CPU, which has none, the operations that its threads ran.
+    """
+    named = [e for e in events if e.get("ph") == "M"]
+    places = {e["pid"]: e["args"]["name"] for e in named if e["name"] == "process_name"}
+    threads = {(e["pid"], e["tid"]): e["args"]["name"] for e in named if e["name"] == "thread_name"}
+    streams = {
+        key for key, name in threads.items() if places.get(key[0], "").startswith("/device:") and "Stream" in name
+    }
+    ran = streams or {key for key, name in threads.items() if "XLA" in name}
     spent: collections.Counter[str] = collections.Counter()
     for event in events:
-        if event["ph"] != "X":
-            continue
-        place, thread = names.get((event["pid"], None), ""), names.get((event["pid"], event["tid"]), "")
-        kernel = (place.startswith("/device:") and "Stream" in thread) if on_device else "::" not in event["name"]
-        if kernel and (on_device or "XLA" in thread):
-            spent[event["name"]] += event["dur"]  # microseconds
+        if event.get("ph") == "X" and (event["pid"], event["tid"]) in ran:
+            name = event["name"]
+            if streams or not ("::" in name or name.startswith("end: ")):  # the thread pool's own
+                spent[name] += event["dur"]  # microseconds
     total = sum(spent.values())
     return [(name, us / 1e3 / steps, us / total) for name, us in spent.most_common(most)]
 

@@ -76,7 +76,11 @@ def finish(options: argparse.Namespace, title: str, found: dict[str, dict[str, R
         "medians of each round's, above 1 where the first contender is faster. Memory is a process's peak, or a GPU's.",
         f"Devices: {', '.join(dict.fromkeys(one['device'] for one in facts if one))}.",
         *failures(found),
-        *(["Without PyTorch: no --torch-python."] if options.torch_python is None else []),
+        *(
+            f"{name}: left out without --torch-python."
+            for name in options.contenders
+            if name not in next(iter(found.values()))
+        ),
     ]
     results = {label: {name: result._asdict() for name, result in by.items()} for label, by in found.items()}
     write(options.out, options.name, title, made, results, used=all_versions(found), notes=notes)

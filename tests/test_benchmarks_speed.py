@@ -8,6 +8,7 @@ import pytest
 from benchmarks import train_step
 from benchmarks.contender import Result, compare, failures, speed_rows
 from benchmarks.networks import NETWORKS, Job
+from benchmarks.ours import longest
 from benchmarks.report import markdown
 from cnn_jax.models import model_info
 
@@ -71,6 +72,27 @@ def test_a_training_step_is_reported_for_people_and_programs(tmp_path):
     assert found["machine"]["cores"] > 0 and "jax" in found["versions"] and found["date"].endswith("UTC")
     text = (tmp_path / "train_step.md").read_text()
     assert "| lenet5_modern, batch 2, 32 px |" in text and found["machine"]["cpu"] in text
+
+
+def test_the_longest_kernels_are_those_of_the_gpus_streams():
+    def thread(pid, tid, name):
+        return {"ph": "M", "pid": pid, "tid": tid, "name": "thread_name", "args": {"name": name}}
+
+    def span(tid, name, us, pid=1):
+        return {"ph": "X", "pid": pid, "tid": tid, "name": name, "ts": 0, "dur": us}
+
+    device = {"ph": "M", "pid": 1, "name": "process_name", "args": {"name": "/device:GPU:0"}}
+    head = [{}, device, thread(1, 13, "Stream #13(Compute)"), thread(1, 14, "XLA Ops"), thread(2, 5, "tf_XLAEigen")]
+    spans = [
+        span(13, "conv", 600),
+        span(13, "add", 300),
+        span(13, "conv", 300),
+        span(14, "conv", 900),
+        span(5, "x", 9, 2),
+    ]
+    assert longest(head + spans, steps=2) == [("conv", 0.45, 0.75), ("add", 0.15, 0.25)]
+    on_cpu = [head[-1], span(5, "dot.1", 2000, 2), span(5, "end: dot.1", 1, 2), span(5, "Thunk::Run", 7, 2)]
+    assert longest(on_cpu, steps=1, most=1) == [("dot.1", 2.0, 1.0)]
 
 
 @pytest.mark.parametrize("changes", [{}, {"options": {"epochs": 2}, "form": "eager"}])
