@@ -2,10 +2,12 @@
 
     python -m benchmarks.ours JOB    (networks.Job as JSON)
 
-Forms: "auto" is what a user of cnn_jax gets; "flax" the same network with XLA's own convolutions and XLA's own flags;
-"folded", in inference, batch norm folded into the convolutions. Tasks: "train" steps on one batch that stays on the
-device; "resident" the same on batches drawn from a set of uint8 images that lies there; "infer"; "compile" prints the
-seconds of tracing, lowering and compiling; "export" writes digits for a rival.
+Forms: "auto" is what a user of cnn_jax gets; "jax" that without oneDNN; "flax" the same network with XLA's own
+convolutions and XLA's own flags; "folded", in inference, batch norm folded into the convolutions.
+
+Tasks: "train" steps on one batch that stays on the device; "resident" the same on batches drawn from a set of uint8
+images that lies there; "infer"; "compile" prints the seconds of tracing, lowering and compiling; "export" writes digits
+for a rival.
 """
 
 import collections
@@ -35,16 +37,15 @@ def form_of(job: Job) -> Iterator[None]:
     import cnn_jax  # tells XLA its flags
 
     del cnn_jax
-    if job.form != "flax":
+    if job.form == "flax":
+        os.environ.pop("XLA_FLAGS", None)
+        os.environ |= {} if own is None else {"XLA_FLAGS": own}
+    if (kind := {"flax": "xla", "jax": "jax"}.get(job.form)) is None:
         yield
         return
-    if own is None:
-        os.environ.pop("XLA_FLAGS", None)
-    else:
-        os.environ["XLA_FLAGS"] = own
     from cnn_jax.layers import lowering
 
-    with lowering("xla"):
+    with lowering(kind):
         yield
 
 

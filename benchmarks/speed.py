@@ -11,6 +11,7 @@ from benchmarks.report import command_line, write
 # By name: the module and the form that it is asked for.
 CONTENDERS = {
     "ours": ("ours", "auto"),
+    "jax": ("ours", "jax"),
     "folded": ("ours", "folded"),
     "flax": ("ours", "flax"),
     "torch": ("rivals_torch", "eager"),

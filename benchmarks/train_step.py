@@ -5,9 +5,9 @@
 
 Forward, mean cross entropy (auxiliary heads' times 0.3), backward, SGD with momentum, on one synthetic batch that
 stays on the device; --resident: on batches drawn from 50,000 uint8 images that lie there. "ours" is cnn_jax as
-`import cnn_jax` sets it up, "flax" the same network by XLA's own convolutions and flags, "torch" PyTorch eager and
-"compile" torch.compile, both channels_last; "graphs" adds CUDA graphs. PYTHON has torch, torchvision and timm.
---profile adds our ten longest kernels.
+`import cnn_jax` sets it up, "jax" that without oneDNN, "flax" the same network by XLA's own convolutions and flags,
+"torch" PyTorch eager and "compile" torch.compile, both channels_last; "graphs" adds CUDA graphs. PYTHON has torch,
+torchvision and timm. --profile adds our ten longest kernels.
 """
 
 import sys

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from benchmarks import train_step
+from benchmarks import compile as compiling
+from benchmarks import inference, small_data, train_step
 from benchmarks.contender import Result, compare, failures, speed_rows
 from benchmarks.networks import NETWORKS, Job
 from benchmarks.ours import longest
@@ -93,6 +94,39 @@ def test_the_longest_kernels_are_those_of_the_gpus_streams():
     assert longest(head + spans, steps=2) == [("conv", 0.45, 0.75), ("add", 0.15, 0.25)]
     on_cpu = [head[-1], span(5, "dot.1", 2000, 2), span(5, "end: dot.1", 1, 2), span(5, "Thunk::Run", 7, 2)]
     assert longest(on_cpu, steps=1, most=1) == [("dot.1", 2.0, 1.0)]
+
+
+def test_inference_is_reported_for_each_batch(tmp_path):
+    options = ["--networks", "lenet5_modern", "--contenders", "ours,torch", "--rounds", "1", "--batches", "2"]
+    assert inference.main([*options, "--seconds", "0", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "inference.json").read_text())
+    assert list(found["results"]) == ["lenet5_modern, 32 px, batch 2"]
+    text = (tmp_path / "inference.md").read_text()
+    assert "## Batch 2: Peak memory, MB" in text and "torch: left out without --torch-python" in text
+
+
+@pytest.mark.slow
+def test_compiling_is_reported_cold_and_from_the_cache(tmp_path):
+    options = ["--networks", "lenet5_modern", "--contenders", "ours", "--batch", "2", "--out", str(tmp_path)]
+    assert compiling.main(options) == 0
+    (by,) = json.loads((tmp_path / "compile.json").read_text())["results"].values()
+    assert compiling.total(by["ours"]["warm"]) < compiling.total(by["ours"]["cold"])
+    assert len(by["ours"]["starts"]) == 2
+
+
+@pytest.mark.slow
+def test_a_whole_run_is_reported_with_the_time_to_its_accuracy(tmp_path, data_dir, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
+    options = ["--networks", "lenet5_modern", "--contenders", "ours", "--epochs", "2", "--rounds", "1"]
+    assert small_data.main([*options, "--out", str(tmp_path)]) == 0
+    (run,) = json.loads((tmp_path / "small_data.json").read_text())["results"]["lenet5_modern"]["ours"]
+    assert run["images_per_s"] > 0 and run["top1"] > 0.5
+    assert 0 < run["to_99_s"] <= run["all_s"]
+
+
+def test_the_time_to_99_percent_is_of_the_epoch_from_which_on_all_are_good():
+    found = small_data.found([1.0, 2.0, 3.0, 4.0], [0.97, 0.9, 0.975, 0.98], images_per_s=5)
+    assert found == {"images_per_s": 5, "to_99_s": 3.0, "all_s": 4.0, "top1": 0.98}
 
 
 @pytest.mark.parametrize("changes", [{}, {"options": {"epochs": 2}, "form": "eager"}])
