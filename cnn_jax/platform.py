@@ -13,9 +13,11 @@ from pathlib import Path
 
 Flags = dict[str, str]
 
-# jaxlib's CPU compiler before 0.12 gives wrong values for sums inside of some fusions (jax-ml/jax#39103); without
-# these fusions it is right.
-NO_FUSED_SUMS: Flags = {"xla_cpu_experimental_ynn_fusion_type": "-reduce"}
+# What XLA's compiler for a CPU gives to YNNPACK, less these. YNNPACK's convolutions and their gradients are up to three
+# times slower than XLA's older ones (docs/performance.md); its sums inside of some fusions have wrong values before
+# jaxlib 0.12 (jax-ml/jax#39103).
+YNNPACK = "xla_cpu_experimental_ynn_fusion_type"
+SLOW_CONVOLUTIONS, WRONG_SUMS = "-individual_convolution", "-reduce"
 # The same bits in every run on a GPU: no kernels that add in any order, and no races between kernels, of which another
 # one may win the next time. CPUs and TPUs need no flag for it.
 DETERMINISTIC: Flags = {"xla_gpu_deterministic_ops": "true", "xla_gpu_autotune_level": "0"}
@@ -27,7 +29,8 @@ def always() -> Flags:
         version = metadata.version("jaxlib")
     except metadata.PackageNotFoundError:
         return {}
-    return NO_FUSED_SUMS if tuple(map(int, re.findall(r"\d+", version)[:2])) < (0, 12) else {}
+    wrong = tuple(map(int, re.findall(r"\d+", version)[:2])) < (0, 12)
+    return {YNNPACK: f"{WRONG_SUMS},{SLOW_CONVOLUTIONS}" if wrong else SLOW_CONVOLUTIONS}
 
 
 def add_flags(flags: Flags) -> list[str]:
