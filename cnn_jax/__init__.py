@@ -20,6 +20,7 @@ _PUBLIC = {
     "stack_blocks": "cnn_jax.models.stacked",
     "unstack_blocks": "cnn_jax.models.stacked",
     "functional": "cnn_jax.models.functional",
+    "lowering": "cnn_jax.layers",
     "open_dataset": "cnn_jax.data",
     "import_state_dict": "cnn_jax.weights",
     "export_state_dict": "cnn_jax.weights",

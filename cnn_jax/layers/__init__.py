@@ -12,6 +12,7 @@ from cnn_jax.layers.blocks import (
 )
 from cnn_jax.layers.branches import Chain, Inception, Unit, branches
 from cnn_jax.layers.conv import Conv
+from cnn_jax.layers.lowered import lowering
 from cnn_jax.layers.norm import BatchNorm, LocalResponseNorm
 from cnn_jax.layers.pool import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
 from cnn_jax.layers.tap import tap
@@ -34,6 +35,7 @@ __all__ = [
     "drop_branch",
     "global_avg_pool",
     "last_norm",
+    "lowering",
     "max_pool",
     "tap",
     "zero_pad_shortcut",

@@ -1,18 +1,18 @@
 """Convolution with explicit padding and groups."""
 
-import math
 from collections.abc import Callable
-from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from cnn_jax.errors import UserError
+from cnn_jax.layers import primitives
+from cnn_jax.layers.geometry import Geometry, Pads, plain_conv
+from cnn_jax.layers.lowered import chosen, vary_alike
 
 IntPair = int | tuple[int, int]
-Padding = int | tuple[tuple[int, int], tuple[int, int]]
+Padding = int | Pads
 
 
 def pair(value: IntPair) -> tuple[int, int]:
@@ -20,7 +20,7 @@ def pair(value: IntPair) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
-def padding_pairs(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
+def padding_pairs(padding: Padding) -> Pads:
     """`p -> ((p, p), (p, p))`, symmetric as in PyTorch; pairs (low, high) per axis stay."""
     return ((padding, padding), (padding, padding)) if isinstance(padding, int) else padding
 
@@ -28,63 +28,15 @@ def padding_pairs(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
 def convolve(x: jax.Array, kernel: jax.Array, stride: IntPair = 1, padding: Padding = 0, groups: int = 1) -> jax.Array:
     """Cross-correlates (B, H, W, C) with a kernel (kh, kw, C // groups, C_out).
 
-    The one place that decides how a platform computes a convolution. Output size per axis:
-    (size + low + high - k) // stride + 1.
+    Output size per axis: (size + low + high - k) // stride + 1. How it and its gradients are computed is
+    the platform's, see `lowering`. bfloat16 accumulates in float32.
     """
-    stride, padding = pair(stride), padding_pairs(padding)
-    if groups == 1 and kernel.shape[:2] == x.shape[1:3] and padding == ((0, 0), (0, 0)):
-        # The window is the whole image: one matrix product (a fully connected layer).
-        return jnp.tensordot(x, kernel, ((1, 2, 3), (0, 1, 2)))[:, None, None]
-    form = partial(_general, stride=stride, padding=padding, groups=groups)
-    if groups > 1:
-        own = _depthwise if kernel.shape[2] == 1 and groups == kernel.shape[3] else _grouped
-    elif kernel.shape[:2] == (1, 1):
-        own = _pointwise
-    else:
-        return form(x, kernel)
-    # XLA's CPU convolution is 2 to 30 times slower than these on grouped and 1x1 kernels.
-    return lax.platform_dependent(
-        x, kernel, cpu=partial(own, stride=stride, padding=padding, groups=groups), default=form
-    )
-
-
-def _general(x, kernel, *, stride, padding, groups):
-    return lax.conv_general_dilated(
-        x, kernel, stride, padding, feature_group_count=groups, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
-def _pointwise(x, kernel, *, stride, padding, groups):
-    """A 1x1 convolution as a matrix product over channels."""
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))[:, :: stride[0], :: stride[1]]
-    return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
-
-
-def _depthwise(x, kernel, *, stride, padding, groups):
-    """A depthwise convolution as a sum of shifted products."""
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    (kh, kw), (sh, sw) = kernel.shape[:2], stride
-    height, width = (x.shape[1] - kh) // sh + 1, (x.shape[2] - kw) // sw + 1
-    return sum(
-        x[:, i : i + (height - 1) * sh + 1 : sh, j : j + (width - 1) * sw + 1 : sw] * kernel[i, j, 0]
-        for i in range(kh)
-        for j in range(kw)
-    )
-
-
-def _grouped(x, kernel, *, stride, padding, groups):
-    """A grouped convolution as dense ones over about 64 channels each, zeros between the groups."""
-    kh, kw, width, features = kernel.shape
-    merged = math.gcd(groups, max(1, 64 // width))  # groups made dense together
-    parts = groups // merged
-    kernel = kernel.reshape(kh, kw, 1, width, parts, merged, features // groups)
-    kernel = kernel * jnp.eye(merged, dtype=kernel.dtype)[:, None, None, :, None]
-    kernel = kernel.reshape(kh, kw, merged * width, parts, merged * features // groups)
-    pieces = [
-        _general(piece, kernel[..., i, :], stride=stride, padding=padding, groups=1)
-        for i, piece in enumerate(jnp.split(x, parts, axis=-1))
-    ]
-    return jnp.concatenate(pieces, axis=-1)
+    size, window = (x.shape[1], x.shape[2]), (kernel.shape[0], kernel.shape[1])
+    geometry = Geometry(size, window, pair(stride), padding_pairs(padding), groups)
+    if (kind := chosen()) == "xla":
+        return plain_conv(x, kernel, geometry)
+    x, kernel = vary_alike(x, kernel)
+    return primitives.conv(x, kernel, geometry, native=kind == "auto")
 
 
 class Conv(nn.Module):

@@ -1,0 +1,400 @@
+// Custom calls of XLA for a CPU (layers/native.py): convolutions by oneDNN, sums over all but the channels. float32.
+//
+// Images are NHWC and kernels HWIO, as everywhere in cnn_jax; oneDNN may take kernels in an order of its own, into which
+// they are brought at each call: they are small beside the images.
+
+#include <algorithm>
+#include <cstdint>
+#include <condition_variable>
+#include <cstdlib>
+#include <functional>
+#include <limits>
+#include <map>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <omp.h>
+
+#include "dnnl.hpp"
+#include "xla/ffi/api/ffi.h"
+
+namespace {
+
+namespace ffi = xla::ffi;
+using Numbers = std::vector<int64_t>;
+using Tag = dnnl::memory::format_tag;
+
+// One thread that computes everything, one thing after the other, each on all cores. XLA calls from several threads, and
+// OpenMP would keep a team of its own for each of them, whose members spin on the cores that another team needs.
+class Worker {
+ public:
+  static Worker& Get() {
+    static Worker* worker = new Worker;  // lives as long as the process
+    return *worker;
+  }
+
+  // Runs `work` there and waits for it.
+  void Run(const std::function<void()>& work) {
+    std::lock_guard<std::mutex> turn(turn_);
+    std::unique_lock<std::mutex> lock(lock_);
+    work_ = &work;
+    changed_.notify_all();
+    changed_.wait(lock, [&] { return work_ == nullptr; });
+  }
+
+ private:
+  Worker() {
+    std::thread([this] {
+      std::unique_lock<std::mutex> lock(lock_);
+      while (true) {
+        changed_.wait(lock, [&] { return work_ != nullptr; });
+        (*work_)();
+        work_ = nullptr;
+        changed_.notify_all();
+      }
+    }).detach();
+  }
+
+  std::mutex turn_, lock_;
+  std::condition_variable changed_;
+  const std::function<void()>* work_ = nullptr;
+};
+
+enum Kind : int64_t { kConv = 0, kInputGrad = 1, kKernelGrad = 2 };  // as in native.py
+
+const dnnl::engine& Engine() {
+  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+// An argument or the result: XLA's array, and the same in the order that oneDNN computes with, if it is another.
+struct Operand {
+  dnnl::memory given, used;
+  dnnl::primitive reorder;  // empty where both are one
+
+  Operand(const dnnl::memory::desc& layout, const dnnl::memory::desc& wanted, bool result)
+      : given(layout, Engine(), nullptr), used(given) {
+    if (layout == wanted) return;
+    used = dnnl::memory(wanted, Engine());
+    reorder = result ? dnnl::reorder(used, given) : dnnl::reorder(given, used);
+  }
+};
+
+struct Plan {
+  dnnl::primitive primitive;
+  Operand first, second, result;
+  int roles[3];
+  dnnl::memory::desc scratch;
+};
+
+struct Shapes {
+  Numbers images, kernel, maps;  // (B, H, W, C), (kh, kw, C / groups, O), (B, H', W', O)
+};
+
+Plan MakePlan(int64_t kind, const Shapes& of, const Numbers& stride, const Numbers& padding, int64_t groups) {
+  using dnnl::memory;
+  const auto f32 = memory::data_type::f32;
+  auto nhwc = [&](const Numbers& n) { return memory::desc({n[0], n[3], n[1], n[2]}, f32, Tag::nhwc); };
+  const Numbers& k = of.kernel;
+  const memory::dims dims = groups == 1 ? memory::dims{k[3], k[2], k[0], k[1]}
+                                        : memory::dims{groups, k[3] / groups, k[2], k[0], k[1]};
+  const memory::desc images = nhwc(of.images), maps = nhwc(of.maps), any(dims, f32, Tag::any),
+                     kernel(dims, f32, groups == 1 ? Tag::hwio : Tag::hwigo);
+  const memory::dims low{padding[0], padding[2]}, high{padding[1], padding[3]};
+  const auto direct = dnnl::algorithm::convolution_direct;
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+
+  const auto forward = kind == kConv ? dnnl::prop_kind::forward_inference : dnnl::prop_kind::forward_training;
+  dnnl::convolution_forward::primitive_desc conv(Engine(), forward, direct, images, any, maps, stride, low, high,
+                                                 attributes);
+  if (kind == kConv) {
+    return {dnnl::convolution_forward(conv),
+            Operand(images, conv.src_desc(), false),
+            Operand(kernel, conv.weights_desc(), false),
+            Operand(maps, conv.dst_desc(), true),
+            {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST},
+            conv.scratchpad_desc()};
+  }
+  if (kind == kInputGrad) {
+    dnnl::convolution_backward_data::primitive_desc grad(Engine(), direct, images, any, maps, stride, low, high, conv,
+                                                         attributes);
+    return {dnnl::convolution_backward_data(grad),
+            Operand(maps, grad.diff_dst_desc(), false),
+            Operand(kernel, grad.weights_desc(), false),
+            Operand(images, grad.diff_src_desc(), true),
+            {DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_SRC},
+            grad.scratchpad_desc()};
+  }
+  dnnl::convolution_backward_weights::primitive_desc grad(Engine(), direct, images, any, maps, stride, low, high, conv,
+                                                          attributes);
+  return {dnnl::convolution_backward_weights(grad),
+          Operand(images, grad.src_desc(), false),
+          Operand(maps, grad.diff_dst_desc(), false),
+          Operand(kernel, grad.diff_weights_desc(), true),
+          {DNNL_ARG_SRC, DNNL_ARG_DIFF_DST, DNNL_ARG_DIFF_WEIGHTS},
+          grad.scratchpad_desc()};
+}
+
+// Memory that a convolution computes in: one piece for all of them, which never run side by side.
+void* Scratch(size_t bytes) {
+  static void* piece = nullptr;
+  static size_t size = 0;
+  if (bytes > size) {
+    std::free(piece);
+    size = (bytes + 4095) / 4096 * 4096;
+    piece = std::aligned_alloc(4096, size);
+  }
+  return piece;
+}
+
+Numbers Copy(ffi::Span<const int64_t> values) { return Numbers(values.begin(), values.end()); }
+
+// numbers: kind, strides, padding (top, bottom, left, right), groups.
+ffi::Error Convolution(ffi::Buffer<ffi::F32> first, ffi::Buffer<ffi::F32> second, ffi::ResultBuffer<ffi::F32> result,
+                       ffi::Span<const int64_t> numbers) {
+  static std::map<std::vector<Numbers>, Plan> plans;
+  try {
+    const Numbers a = Copy(first.dimensions()), b = Copy(second.dimensions()), c = Copy(result->dimensions());
+    const Numbers how = Copy(numbers);
+    const std::vector<Numbers> key{how, a, b, c};
+    auto found = plans.find(key);
+    if (found == plans.end()) {
+      const int64_t kind = how[0];
+      const Shapes shapes = kind == kConv        ? Shapes{a, b, c}
+                            : kind == kInputGrad ? Shapes{c, b, a}
+                                                 : Shapes{a, c, b};
+      found = plans.emplace(key, MakePlan(kind, shapes, {how[1], how[2]}, {how.begin() + 3, how.begin() + 7}, how[7])).first;
+    }
+    Plan& plan = found->second;
+    dnnl::stream stream(Engine());
+    plan.first.given.set_data_handle(first.typed_data());
+    plan.second.given.set_data_handle(second.typed_data());
+    plan.result.given.set_data_handle(result->typed_data());
+    for (Operand* operand : {&plan.first, &plan.second}) {
+      if (operand->reorder) {
+        operand->reorder.execute(stream, {{DNNL_ARG_FROM, operand->given}, {DNNL_ARG_TO, operand->used}});
+      }
+    }
+    const dnnl::memory scratch(plan.scratch, Engine(), Scratch(plan.scratch.get_size()));
+    plan.primitive.execute(stream, {{plan.roles[0], plan.first.used},
+                                    {plan.roles[1], plan.second.used},
+                                    {plan.roles[2], plan.result.used},
+                                    {DNNL_ARG_SCRATCHPAD, scratch}});
+    if (plan.result.reorder) {
+      plan.result.reorder.execute(stream, {{DNNL_ARG_FROM, plan.result.used}, {DNNL_ARG_TO, plan.result.given}});
+    }
+    stream.wait();
+  } catch (const dnnl::error& error) {
+    return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
+  }
+  return ffi::Error::Success();
+}
+
+// Rows of (G, N, C) that are added in float32, in the first cache, before they join a sum in float64.
+constexpr int64_t kBlock = 64;
+
+// Calls block(group, first row, rows, sums) for blocks of a group's rows, and finish(group, sums) with the sums of all
+// threads: sums are `many` times C float64. The same numbers for the same number of threads.
+template <typename Block, typename Finish>
+void OverRows(int64_t groups, int64_t rows, int64_t channels, int many, Block block, Finish finish) {
+  const int64_t blocks = (rows + kBlock - 1) / kBlock;
+  for (int64_t group = 0; group < groups; ++group) {
+    const int threads = static_cast<int>(std::min<int64_t>(omp_get_max_threads(), (blocks + 3) / 4));
+    std::vector<std::vector<double>> parts(threads, std::vector<double>(many * channels + 1));
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int thread = 0; thread < threads; ++thread) {
+      std::vector<float> some(many * channels);
+      for (int64_t i = blocks * thread / threads; i < blocks * (thread + 1) / threads; ++i) {
+        block(group, i * kBlock, std::min(kBlock, rows - i * kBlock), some, parts[thread]);
+      }
+    }
+    finish(group, parts);
+  }
+}
+
+// Mean and biased variance by Chan, Golub & LeVeque's rule for joining two samples: one pass over memory, and as exact
+// as two.
+struct Sample {
+  double* mean;
+  double* squares;  // sum of squared distances from the mean
+
+  template <typename T>
+  void Join(double own, double other, int64_t channels, const T* its_mean, const T* its_squares) {
+    const double all = own + other;
+    for (int64_t c = 0; c < channels; ++c) {
+      const double step = its_mean[c] - mean[c];
+      mean[c] += step * (other / all);
+      squares[c] += its_squares[c] + step * step * (own * other / all);
+    }
+  }
+};
+
+ffi::Error Moments(ffi::Buffer<ffi::F32> x, ffi::ResultBuffer<ffi::F32> mean, ffi::ResultBuffer<ffi::F32> var) {
+  const int64_t groups = x.dimensions()[0], rows = x.dimensions()[1], channels = x.dimensions()[2];
+  OverRows(
+      groups, rows, channels, 2,
+      [&](int64_t group, int64_t first, int64_t count, std::vector<float>& some, std::vector<double>& sums) {
+        const float* from = x.typed_data() + (group * rows + first) * channels;
+        float *middle = some.data(), *squares = middle + channels;
+        std::fill(some.begin(), some.end(), 0.0f);
+        for (int64_t r = 0; r < count; ++r)
+          for (int64_t c = 0; c < channels; ++c) middle[c] += from[r * channels + c];
+        for (int64_t c = 0; c < channels; ++c) middle[c] /= count;
+        for (int64_t r = 0; r < count; ++r) {
+          for (int64_t c = 0; c < channels; ++c) {
+            const float off = from[r * channels + c] - middle[c];
+            squares[c] += off * off;
+          }
+        }
+        double& seen = sums[2 * channels];
+        Sample{sums.data(), sums.data() + channels}.Join(seen, count, channels, middle, squares);
+        seen += count;
+      },
+      [&](int64_t group, std::vector<std::vector<double>>& parts) {
+        std::vector<double>& all = parts[0];
+        double& seen = all[2 * channels];
+        for (size_t i = 1; i < parts.size(); ++i) {
+          const std::vector<double>& part = parts[i];
+          Sample{all.data(), all.data() + channels}.Join(seen, part[2 * channels], channels, part.data(),
+                                                         part.data() + channels);
+          seen += part[2 * channels];
+        }
+        for (int64_t c = 0; c < channels; ++c) {
+          mean->typed_data()[group * channels + c] = all[c];
+          var->typed_data()[group * channels + c] = all[channels + c] / rows;
+        }
+      });
+  return ffi::Error::Success();
+}
+
+ffi::Error Sums(ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> g, ffi::ResultBuffer<ffi::F32> products,
+                ffi::ResultBuffer<ffi::F32> total) {
+  const int64_t groups = x.dimensions()[0], rows = x.dimensions()[1], channels = x.dimensions()[2];
+  OverRows(
+      groups, rows, channels, 2,
+      [&](int64_t group, int64_t first, int64_t count, std::vector<float>& some, std::vector<double>& sums) {
+        const float* a = x.typed_data() + (group * rows + first) * channels;
+        const float* b = g.typed_data() + (group * rows + first) * channels;
+        float *dots = some.data(), *ones = dots + channels;
+        std::fill(some.begin(), some.end(), 0.0f);
+        for (int64_t r = 0; r < count; ++r) {
+          for (int64_t c = 0; c < channels; ++c) {
+            dots[c] += a[r * channels + c] * b[r * channels + c];
+            ones[c] += b[r * channels + c];
+          }
+        }
+        for (int64_t i = 0; i < 2 * channels; ++i) sums[i] += some[i];
+      },
+      [&](int64_t group, std::vector<std::vector<double>>& parts) {
+        for (size_t i = 1; i < parts.size(); ++i)
+          for (int64_t c = 0; c < 2 * channels; ++c) parts[0][c] += parts[i][c];
+        for (int64_t c = 0; c < channels; ++c) {
+          products->typed_data()[group * channels + c] = parts[0][c];
+          total->typed_data()[group * channels + c] = parts[0][channels + c];
+        }
+      });
+  return ffi::Error::Success();
+}
+
+// The windows of a pool over images (B, H, W, C); numbers: window, strides, pixels of padding above and on the left.
+struct Windows {
+  int64_t height, width, channels, out_height, out_width;
+  int64_t kh, kw, sh, sw, top, left;
+
+  Windows(ffi::Span<const int64_t> images, ffi::Span<const int64_t> maps, ffi::Span<const int64_t> numbers)
+      : height(images[1]), width(images[2]), channels(images[3]), out_height(maps[1]), out_width(maps[2]),
+        kh(numbers[0]), kw(numbers[1]), sh(numbers[2]), sw(numbers[3]), top(numbers[4]), left(numbers[5]) {}
+
+  // Calls tap(offset of a pixel in its image) for the pixels of window (y, x) that are not padding, row by row.
+  template <typename Tap>
+  void Pixels(int64_t y, int64_t x, Tap tap) const {
+    const int64_t first = y * sh - top, start = x * sw - left;
+    for (int64_t i = std::max<int64_t>(first, 0); i < std::min(first + kh, height); ++i)
+      for (int64_t j = std::max<int64_t>(start, 0); j < std::min(start + kw, width); ++j)
+        tap((i * width + j) * channels);
+  }
+};
+
+ffi::Error WindowMax(ffi::Buffer<ffi::F32> x, ffi::ResultBuffer<ffi::F32> y, ffi::Span<const int64_t> numbers) {
+  const Windows of(x.dimensions(), y->dimensions(), numbers);
+  const int64_t rows = x.dimensions()[0] * of.out_height;
+#pragma omp parallel for schedule(static)
+  for (int64_t row = 0; row < rows; ++row) {
+    const float* image = x.typed_data() + row / of.out_height * of.height * of.width * of.channels;
+    for (int64_t column = 0; column < of.out_width; ++column) {
+      float* best = y->typed_data() + (row * of.out_width + column) * of.channels;
+      std::fill(best, best + of.channels, -std::numeric_limits<float>::infinity());
+      of.Pixels(row % of.out_height, column, [&](int64_t pixel) {
+        const float* seen = image + pixel;  // a NaN stays
+        for (int64_t c = 0; c < of.channels; ++c) best[c] = best[c] >= seen[c] || best[c] != best[c] ? best[c] : seen[c];
+      });
+    }
+  }
+  return ffi::Error::Success();
+}
+
+ffi::Error WindowMaxGrad(ffi::Buffer<ffi::F32> g, ffi::Buffer<ffi::F32> x, ffi::ResultBuffer<ffi::F32> dx,
+                         ffi::Span<const int64_t> numbers) {
+  const Windows of(x.dimensions(), g.dimensions(), numbers);
+  const int64_t images = x.dimensions()[0], size = of.height * of.width * of.channels;
+#pragma omp parallel for schedule(static)
+  for (int64_t number = 0; number < images; ++number) {  // windows overlap, images do not
+    const float* image = x.typed_data() + number * size;
+    float* to = dx->typed_data() + number * size;
+    std::fill(to, to + size, 0.0f);
+    std::vector<float> best(of.channels);
+    std::vector<int32_t> where(of.channels);
+    const float* from = g.typed_data() + number * of.out_height * of.out_width * of.channels;
+    for (int64_t y = 0; y < of.out_height; ++y) {
+      for (int64_t column = 0; column < of.out_width; ++column, from += of.channels) {
+        std::fill(best.begin(), best.end(), -std::numeric_limits<float>::infinity());
+        std::fill(where.begin(), where.end(), 0);
+        int32_t tap = 0;
+        of.Pixels(y, column, [&](int64_t pixel) {
+          const float* seen = image + pixel;
+          for (int64_t c = 0; c < of.channels; ++c) {
+            where[c] = seen[c] > best[c] ? tap : where[c];
+            best[c] = seen[c] > best[c] ? seen[c] : best[c];
+          }
+          ++tap;
+        });
+        tap = 0;
+        of.Pixels(y, column, [&](int64_t pixel) {
+          float* there = to + pixel;
+          for (int64_t c = 0; c < of.channels; ++c) there[c] += where[c] == tap ? from[c] : 0.0f;
+          ++tap;
+        });
+      }
+    }
+  }
+  return ffi::Error::Success();
+}
+
+// `function` as XLA calls it, computed by the worker.
+template <auto function>
+struct Called;
+template <typename... Arguments, ffi::Error (*function)(Arguments...)>
+struct Called<function> {
+  static ffi::Error Call(Arguments... arguments) {
+    ffi::Error error = ffi::Error::Success();
+    Worker::Get().Run([&] { error = function(arguments...); });
+    return error;
+  }
+};
+
+}  // namespace
+
+using Array = ffi::Buffer<ffi::F32>;
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    convolution, Called<Convolution>::Call,
+    ffi::Ffi::Bind().Arg<Array>().Arg<Array>().Ret<Array>().Attr<ffi::Span<const int64_t>>("numbers"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(moments, Called<Moments>::Call, ffi::Ffi::Bind().Arg<Array>().Ret<Array>().Ret<Array>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(sums, Called<Sums>::Call, ffi::Ffi::Bind().Arg<Array>().Arg<Array>().Ret<Array>().Ret<Array>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(window_max, Called<WindowMax>::Call,
+                              ffi::Ffi::Bind().Arg<Array>().Ret<Array>().Attr<ffi::Span<const int64_t>>("numbers"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    window_max_grad, Called<WindowMaxGrad>::Call,
+    ffi::Ffi::Bind().Arg<Array>().Arg<Array>().Ret<Array>().Attr<ffi::Span<const int64_t>>("numbers"));

@@ -1,0 +1,82 @@
+"""What compiled code of our own computes, against NumPy in float64; and machines that lack something for it."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from cnn_jax.layers import native
+from cnn_jax.layers.geometry import Geometry
+
+needed = pytest.mark.skipif(not native.ready(), reason="oneDNN or a C++ compiler is not here")
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@needed
+@pytest.mark.parametrize(("groups", "rows", "channels"), [(1, 1, 3), (3, 63, 5), (1, 1000, 17), (2, 4097, 8)])
+def test_moments_and_sums_are_those_of_float64(groups, rows, channels):
+    x, g = numbers(groups, rows, channels) + 100, numbers(groups, rows, channels, seed=1)
+    mean, var = jax.jit(native.moments)(x)
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(mean, wide.mean(1), rtol=1e-6)
+    np.testing.assert_allclose(var, wide.var(1), rtol=1e-5, atol=1e-9)  # a mean of 100 deviations costs nothing
+    products, total = jax.jit(native.sums)(x, g)
+    of = np.abs(wide * g).sum(1).max()
+    np.testing.assert_allclose(products, (wide * g).sum(1), atol=1e-6 * of)
+    np.testing.assert_allclose(total, g.astype(np.float64).sum(1), atol=1e-6 * of)
+
+
+@needed
+def test_a_window_of_nans_and_ties():
+    x = np.zeros((1, 4, 4, 1), np.float32)
+    x[0, 3, 3] = np.nan
+    geometry = Geometry((4, 4), (2, 2), (2, 2), ((0, 0), (0, 0)), 1)
+    y = jax.jit(lambda x: native.window_max(x, geometry=geometry))(x)
+    np.testing.assert_array_equal(y[0, :, :, 0], [[0, 0], [0, np.nan]])
+    x[0, 3, 3] = 0
+    grad = jax.jit(lambda g, x: native.window_max_grad(g, x, geometry=geometry))(np.ones((1, 2, 2, 1), np.float32), x)
+    np.testing.assert_array_equal(grad[0, :, :, 0], np.tile([[1, 0], [0, 0]], (2, 2)))  # to the first of equals
+
+
+@needed
+def test_a_convolution_that_onednn_refuses_is_an_error_and_no_crash():
+    impossible = Geometry((3, 3), (2, 2), (1, 1), ((0, 0), (0, 0)), 2)  # 3 channels in 2 groups
+    call = jax.jit(lambda x, w: native.convolution("conv", impossible, x, w))
+    with pytest.raises(Exception, match="oneDNN"):
+        jax.block_until_ready(call(numbers(1, 3, 3, 3), numbers(2, 2, 2, 4)))
+
+
+def python(code, **environment):
+    env = os.environ | environment
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+
+
+def test_without_a_compiler_one_line_says_so_and_xla_computes(tmp_path):
+    code = "import jax.numpy as jnp; from cnn_jax.layers.conv import convolve; from cnn_jax.layers import native; "
+    code += "print(convolve(jnp.ones((1, 3, 3, 1)), jnp.ones((2, 2, 1, 1)))[0, 0, 0, 0], native.ready())"
+    done = python(code, CXX="/no/such/compiler", XDG_CACHE_HOME=str(tmp_path))
+    assert done.stdout == "4.0 False\n"
+    told = [line for line in done.stderr.splitlines() if "oneDNN" in line]
+    expected = "oneDNN is not used, XLA computes: [Errno 2] No such file or directory: '/no/such/compiler'"
+    assert told == ([expected] if native._installed() else [])
+
+
+def test_a_compiler_that_fails_is_quoted(tmp_path):
+    failing = tmp_path / "c++"
+    failing.write_text("#!/bin/sh\necho 'error: no headers' >&2\nexit 1\n")
+    failing.chmod(0o755)
+    done = python("from cnn_jax.layers import native; native.ready()", CXX=str(failing), XDG_CACHE_HOME=str(tmp_path))
+    if native._installed():
+        assert f"oneDNN is not used, XLA computes: {failing} fails: error: no headers\n" in done.stderr
+        assert not list(tmp_path.rglob("*.so"))
+
+
+def test_without_the_package_nothing_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(native, "PACKAGES", {"no-such-package": "none"})
+    assert native.ready.__wrapped__() is False and capsys.readouterr() == ("", "")
