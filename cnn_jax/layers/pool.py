@@ -1,12 +1,13 @@
 """Pooling with explicit padding and PyTorch's and Caffe's ceil mode."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from cnn_jax.layers.conv import IntPair, Padding, padding_pairs, pair
+from cnn_jax.layers.geometry import Geometry
+from cnn_jax.layers.windows import window_max, window_sum
 
 
 def _window_pads(size: int, k: int, s: int, low: int, high: int, ceil_mode: bool) -> int:
@@ -23,15 +24,17 @@ def _window_pads(size: int, k: int, s: int, low: int, high: int, ceil_mode: bool
     return max(high, (out - 1) * s + k - size - low)
 
 
-def _geometry(x, window, stride, padding, ceil_mode):
-    """Window, strides and, per axis, (low, high-with-ceil, high-as-asked)."""
-    window = pair(window)
-    stride = window if stride is None else pair(stride)
-    pads = [
-        (low, _window_pads(size, k, s, low, high, ceil_mode), high)
-        for size, k, s, (low, high) in zip(x.shape[1:3], window, stride, padding_pairs(padding), strict=True)
-    ]
-    return window, stride, pads
+def _geometry(
+    x: jax.Array, window: IntPair, stride: IntPair | None, padding: Padding, ceil_mode: bool
+) -> tuple[Geometry, list[int]]:
+    """The windows, and what padding was asked for after the last pixel of each axis; ceil mode may add to that."""
+    window, (_, height, width, channels) = pair(window), x.shape
+    stride, pads = window if stride is None else pair(stride), padding_pairs(padding)
+    top, left = (
+        (low, _window_pads(size, k, s, low, high, ceil_mode))
+        for size, k, s, (low, high) in zip((height, width), window, stride, pads, strict=True)
+    )
+    return Geometry((height, width), window, stride, (top, left), channels), [high for _, high in pads]
 
 
 def max_pool(
@@ -46,8 +49,8 @@ def max_pool(
     `stride` defaults to the window. With `ceil_mode` the output size is
     ceil((size + padding - k) / stride) + 1, as in Caffe.
     """
-    window, stride, pads = _geometry(x, window, stride, padding, ceil_mode)
-    return nn.max_pool(x, window, stride, [(low, high) for low, high, _ in pads])
+    geometry, _ = _geometry(x, window, stride, padding, ceil_mode)
+    return window_max(x, geometry)
 
 
 def avg_pool(
@@ -64,17 +67,10 @@ def avg_pool(
     Inception v3), without it only real pixels do (TensorFlow's). What ceil mode adds beyond the
     padding never counts, as in PyTorch.
     """
-    window, stride, pads = _geometry(x, window, stride, padding, ceil_mode)
-    sums = lax.reduce_window(
-        x,
-        np.zeros((), x.dtype),
-        lax.add,
-        (1, *window, 1),
-        (1, *stride, 1),
-        [(0, 0), *((low, high) for low, high, _ in pads), (0, 0)],
-    )
+    geometry, asked = _geometry(x, window, stride, padding, ceil_mode)
+    sums = window_sum(x, geometry)
     counts = []
-    for out, size, k, s, (low, _, high) in zip(sums.shape[1:3], x.shape[1:3], window, stride, pads, strict=True):
+    for size, k, s, (low, _), out, high in zip(*geometry[:4], geometry.out, asked, strict=True):
         start = np.arange(out) * s - low
         first, last = (-low, size + high) if count_include_pad else (0, size)
         counts.append(np.minimum(start + k, last) - np.maximum(start, first))
