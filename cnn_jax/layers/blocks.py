@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.errors import UserError
+from cnn_jax.layers.channels import scale_channels
 from cnn_jax.layers.conv import Conv, IntPair, Padding
 from cnn_jax.layers.norm import BatchNorm
 from cnn_jax.layers.pool import global_avg_pool
@@ -73,7 +74,7 @@ class SqueezeExcite(nn.Module):
         s = global_avg_pool(x)
         s = nn.relu(nn.Dense(hidden, dtype=self.dtype, name="reduce")(s))
         s = nn.sigmoid(nn.Dense(x.shape[-1], dtype=self.dtype, name="expand")(s))
-        return x * s[:, None, None, :]
+        return scale_channels(x, s)
 
 
 def zero_pad_shortcut(x: jax.Array, features: int, stride: int) -> jax.Array:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnn_jax.errors import UserError
+from cnn_jax.layers.channels import affine, moments
 
 
 class BatchNorm(nn.Module):
@@ -79,10 +80,7 @@ class BatchNorm(nn.Module):
 
         gain = scale * lax.rsqrt(var + self.epsilon)
         shift = bias - mean * gain
-        groups = gain.shape[0]
-        grouped = x.reshape(groups, -1, *x.shape[1:])
-        align = (groups, *(1,) * (x.ndim - 1), channels)
-        y = grouped * gain.reshape(align) + shift.reshape(align)
+        y = affine(x.astype(jnp.float32).reshape(len(gain), -1, channels), gain, shift)
         return y.reshape(x.shape).astype(self.dtype)
 
     def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
@@ -92,10 +90,7 @@ class BatchNorm(nn.Module):
         if batch % size:
             raise UserError(f"a batch of {batch} does not divide into batch-norm groups of {size}")
         x = x.reshape(batch // size, -1, x.shape[-1]).astype(jnp.float32)
-        mean = x.mean(1)
-        # Two passes: E[x^2] - E[x]^2 loses the variance of a layer whose mean is large.
-        var = jnp.square(x - mean[:, None]).mean(1)
-        return mean, var, x.shape[1]
+        return *moments(x), x.shape[1]
 
 
 class LocalResponseNorm(nn.Module):
@@ -120,4 +115,7 @@ class LocalResponseNorm(nn.Module):
         # Shifted slices, not reduce_window: measured four times faster on a CPU.
         total = sum(squares[..., i : i + channels] for i in range(self.size))
         alpha = self.alpha / self.size if self.divide_by_size else self.alpha
-        return (x * (self.k + alpha * total) ** -self.beta).astype(x.dtype)
+        base = self.k + alpha * total
+        # x^(-3/4) without a logarithm: forward in half the time on a CPU, or less.
+        factor = lax.rsqrt(base) * lax.rsqrt(lax.sqrt(base)) if self.beta == 0.75 else base**-self.beta
+        return (x * factor).astype(x.dtype)
