@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.contender import Result, Rows, cores, failures, rate_rows, versions
 from benchmarks.networks import ROOT
 
-PACKAGES = ("cnn-jax", "jax", "jaxlib", "flax", "optax", "numpy", "onednn")
+PACKAGES = ("cnn-jax", "jax", "jaxlib", "flax", "optax", "numpy", "onednn-cpu-gomp")
 
 
 def machine() -> dict[str, Any]:
