@@ -101,9 +101,9 @@ def test_the_last_pool_is_3x3_in_the_paper_and_2x2_in_torchvision():
     for name in ("googlenet", "googlenet_bn"):
         jaxpr = jax.make_jaxpr(partial(run_zeros, create_model(name)))()
         windows[name] = [
-            eqn.params["window_dimensions"][1]
+            eqn.params["geometry"].window[0]
             for eqn in jaxpr.eqns
-            if eqn.primitive.name == "reduce_window_max" and eqn.params["window_strides"][1] == 2
+            if eqn.primitive.name == "window_max" and eqn.params["geometry"].stride == (2, 2)
         ]
     assert windows == {"googlenet": [3, 3, 3, 3], "googlenet_bn": [3, 3, 3, 2]}
 
