@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <condition_variable>
 #include <cstdlib>
+#include <exception>
 #include <functional>
 #include <limits>
 #include <map>
@@ -187,7 +188,7 @@ ffi::Error Convolution(ffi::Buffer<ffi::F32> first, ffi::Buffer<ffi::F32> second
       plan.result.reorder.execute(stream, {{DNNL_ARG_FROM, plan.result.used}, {DNNL_ARG_TO, plan.result.given}});
     }
     stream.wait();
-  } catch (const dnnl::error& error) {
+  } catch (const std::exception& error) {  // dnnl::error, or no memory
     return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
   }
   return ffi::Error::Success();
