@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <condition_variable>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <functional>
 #include <limits>
@@ -319,18 +320,46 @@ struct Windows {
   }
 };
 
+// So many floats side by side in a register, by the vectors of GCC and Clang, which know what a comparison chooses.
+template <int count>
+struct Lanes {
+  typedef float Floats __attribute__((vector_size(4 * count)));
+  typedef int32_t Numbers __attribute__((vector_size(4 * count)));
+
+  static Floats Load(const float* from) {
+    Floats values;
+    std::memcpy(&values, from, sizeof values);
+    return values;
+  }
+  static void Store(const Floats& values, float* to) { std::memcpy(to, &values, sizeof values); }
+  static Floats All(float value) { return Floats{} + value; }
+};
+
+// Calls run(first channel, Lanes) for parts of the channels.
+template <typename Run>
+void InParts(int64_t channels, Run run) {
+  int64_t c = 0;
+  for (; c + 16 <= channels; c += 16) run(c, Lanes<16>());
+  for (; c + 4 <= channels; c += 4) run(c, Lanes<4>());
+  for (; c + 2 <= channels; c += 2) run(c, Lanes<2>());
+  for (; c < channels; ++c) run(c, Lanes<1>());
+}
+
 ffi::Error WindowMax(ffi::Buffer<ffi::F32> x, ffi::ResultBuffer<ffi::F32> y, ffi::Span<const int64_t> numbers) {
   const Windows of(x.dimensions(), y->dimensions(), numbers);
   const int64_t rows = x.dimensions()[0] * of.out_height;
 #pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < rows; ++row) {
     const float* image = x.typed_data() + row / of.out_height * of.height * of.width * of.channels;
-    for (int64_t column = 0; column < of.out_width; ++column) {
-      float* best = y->typed_data() + (row * of.out_width + column) * of.channels;
-      std::fill(best, best + of.channels, -std::numeric_limits<float>::infinity());
-      of.Pixels(row % of.out_height, column, [&](int64_t pixel) {
-        const float* seen = image + pixel;  // a NaN stays
-        for (int64_t c = 0; c < of.channels; ++c) best[c] = best[c] >= seen[c] || best[c] != best[c] ? best[c] : seen[c];
+    float* to = y->typed_data() + row * of.out_width * of.channels;
+    for (int64_t column = 0; column < of.out_width; ++column, to += of.channels) {
+      InParts(of.channels, [&](int64_t first, auto lanes) {
+        auto best = lanes.All(-std::numeric_limits<float>::infinity());
+        of.Pixels(row % of.out_height, column, [&](int64_t pixel) {
+          const auto seen = lanes.Load(image + pixel + first);
+          best = (best >= seen) | (best != best) ? best : seen;  // a NaN stays
+        });
+        lanes.Store(best, to + first);
       });
     }
   }
@@ -346,27 +375,26 @@ ffi::Error WindowMaxGrad(ffi::Buffer<ffi::F32> g, ffi::Buffer<ffi::F32> x, ffi::
     const float* image = x.typed_data() + number * size;
     float* to = dx->typed_data() + number * size;
     std::fill(to, to + size, 0.0f);
-    std::vector<float> best(of.channels);
-    std::vector<int32_t> where(of.channels);
     const float* from = g.typed_data() + number * of.out_height * of.out_width * of.channels;
     for (int64_t y = 0; y < of.out_height; ++y) {
       for (int64_t column = 0; column < of.out_width; ++column, from += of.channels) {
-        std::fill(best.begin(), best.end(), -std::numeric_limits<float>::infinity());
-        std::fill(where.begin(), where.end(), 0);
-        int32_t tap = 0;
-        of.Pixels(y, column, [&](int64_t pixel) {
-          const float* seen = image + pixel;
-          for (int64_t c = 0; c < of.channels; ++c) {
-            where[c] = seen[c] > best[c] ? tap : where[c];
-            best[c] = seen[c] > best[c] ? seen[c] : best[c];
-          }
-          ++tap;
-        });
-        tap = 0;
-        of.Pixels(y, column, [&](int64_t pixel) {
-          float* there = to + pixel;
-          for (int64_t c = 0; c < of.channels; ++c) there[c] += where[c] == tap ? from[c] : 0.0f;
-          ++tap;
+        InParts(of.channels, [&](int64_t first, auto lanes) {
+          auto best = lanes.All(-std::numeric_limits<float>::infinity());
+          typename decltype(lanes)::Numbers where{};
+          int32_t tap = 0;
+          of.Pixels(y, column, [&](int64_t pixel) {
+            const auto seen = lanes.Load(image + pixel + first);
+            where = seen > best ? decltype(where){} + tap : where;
+            best = seen > best ? seen : best;
+            ++tap;
+          });
+          const auto given = lanes.Load(from + first);
+          tap = 0;
+          of.Pixels(y, column, [&](int64_t pixel) {
+            float* there = to + pixel + first;
+            lanes.Store(lanes.Load(there) + (where == tap ? given : decltype(best){}), there);
+            ++tap;
+          });
         });
       }
     }

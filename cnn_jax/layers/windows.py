@@ -86,6 +86,11 @@ def _shifted_sum(x, *, geometry: Geometry):
 
 
 def _shifted_sum_grad(g, *, geometry: Geometry):
+    window = geometry.window
+    if geometry.stride == window and geometry.size == tuple(map(operator.mul, geometry.out, window)):  # none overlap
+        (batch, height, width, channels), (kh, kw) = g.shape, window
+        spread = jnp.broadcast_to(g[:, :, None, :, None], (batch, height, kh, width, kw, channels))
+        return spread.reshape(batch, *geometry.size, channels)
     return _transposed(functools.partial(_shifted_sum, geometry=geometry), g, geometry)
 
 
