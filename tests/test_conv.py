@@ -7,6 +7,7 @@ from quick_jit import quick_init
 
 from cnn_jax import UserError
 from cnn_jax.layers import Conv
+from cnn_jax.layers.channels import add_bias
 from cnn_jax.layers.conv import convolve, padding_pairs
 
 
@@ -105,3 +106,16 @@ def test_accelerators_get_the_plain_grouped_convolution(platform):
     exported = jax.export.export(jax.jit(lambda x, w: convolve(x, w, 1, 1, 12)), platforms=[platform])(x, w)
     assert exported.mlir_module().count("stablehlo.convolution") == 1
     assert "feature_group_count = 12" in exported.mlir_module()
+
+
+def test_a_bias_and_its_derivatives_are_those_of_a_plain_sum():
+    x, g = (jax.random.normal(jax.random.key(n), (2, 5, 4, 3)) for n in range(2))
+    bias = jnp.array([0.5, -1.0, 2.0])
+
+    def found(add):
+        y, pull = jax.vjp(add, x, bias)
+        _, push = jax.jvp(add, (x, bias), (g, 2 * bias))
+        return y, *pull(g), push
+
+    for own, plain in zip(found(jax.jit(add_bias)), found(lambda x, bias: x + bias), strict=True):
+        np.testing.assert_allclose(own, plain, rtol=1e-5, atol=1e-5)

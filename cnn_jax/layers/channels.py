@@ -32,6 +32,15 @@ def affine(x: jax.Array, gain: jax.Array, shift: jax.Array) -> jax.Array:
     return affine_p.bind(*vary_alike(x, gain, shift), native=kind == "auto")
 
 
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """x + bias, (B, H, W, C) with (C,) -> (B, H, W, C)."""
+    if chosen() == "xla":
+        return x + bias
+    batch, height, width, channels = x.shape
+    whole = x.reshape(1, batch * height * width, channels)
+    return affine(whole, jnp.ones_like(bias)[None], bias[None]).reshape(x.shape)
+
+
 def scale_channels(x: jax.Array, gain: jax.Array) -> jax.Array:
     """Each image's channels times its own numbers: (B, H, W, C) with (B, C) -> (B, H, W, C)."""
     batch, height, width, channels = x.shape
@@ -107,8 +116,9 @@ def _affine_jvp(primals, tangents, **how):
 
 
 def _affine_transpose(ct, x, *linear, **how):
-    """Linear in gain and shift."""
-    found = sums_p.bind(x, ad.instantiate_zeros(ct), **how)
+    """Linear in gain and shift; where shift alone is asked for, x is not read."""
+    ct = ad.instantiate_zeros(ct)
+    found = sums_p.bind(x if ad.is_undefined_primal(linear[0]) else ct, ct, **how)
     return None, *(total if ad.is_undefined_primal(one) else None for one, total in zip(linear, found, strict=True))
 
 

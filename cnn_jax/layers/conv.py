@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from cnn_jax.errors import UserError
 from cnn_jax.layers import primitives
+from cnn_jax.layers.channels import add_bias
 from cnn_jax.layers.geometry import Geometry, Pads, plain_conv
 from cnn_jax.layers.lowered import chosen, vary_alike
 
@@ -78,5 +79,5 @@ class Conv(nn.Module):
         )
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-            x = x + bias.astype(self.dtype)
+            x = add_bias(x, bias.astype(self.dtype))
         return x
