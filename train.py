@@ -23,6 +23,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # before the rest is imported: the process may start anew
+    from cnn_jax.platform import ask_for_huge_pages
+
+    ask_for_huge_pages()
+
 from cnn_jax.errors import BadData, UserError, first_line, of_system
 from cnn_jax.recipes.command_line import Command, parse, recipe_table
 from cnn_jax.recipes.configuration import to_json

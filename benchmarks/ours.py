@@ -28,6 +28,7 @@ from benchmarks.networks import AUX_WEIGHT, LEARNING_RATE, MOMENTUM, RESIDENT, J
 from benchmarks.report import PACKAGES
 
 PROFILED = 5  # steps
+AHEAD = 2  # steps under way at most, as train.py has it
 
 
 @contextlib.contextmanager
@@ -69,7 +70,7 @@ def synthetic(job: Job, count: int) -> tuple[Any, Any]:
 
 
 def training(job: Job, model: Any) -> tuple[Callable, Callable]:
-    """`init(key)` -> state and `step(state, images, labels)` -> state."""
+    """`init(key)` -> state and `step(state, images, labels)` -> state, loss."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -99,10 +100,10 @@ def training(job: Job, model: Any) -> tuple[Callable, Callable]:
                 loss += AUX_WEIGHT * cross_entropy(aux, labels).mean()
             return loss, changed.get("batch_stats", {})
 
-        grads, batch_stats = jax.grad(objective, has_aux=True)(state["params"])
+        (loss, batch_stats), grads = jax.value_and_grad(objective, has_aux=True)(state["params"])
         updates, slots = optimizer.update(grads, state["slots"], state["params"])
         params = optax.apply_updates(state["params"], updates)
-        return {"params": params, "batch_stats": batch_stats, "slots": slots, "key": key}
+        return {"params": params, "batch_stats": batch_stats, "slots": slots, "key": key}, loss
 
     return init, step
 
@@ -154,8 +155,12 @@ def train(job: Job) -> None:
 
     def work(steps: int) -> int:
         nonlocal state
+        running = collections.deque()
         for _ in range(steps):
-            state = step(state, *batch, *rows())
+            state, loss = step(state, *batch, *rows())
+            running.append(loss)
+            if len(running) > AHEAD:
+                running.popleft().block_until_ready()
         jax.block_until_ready(state)
         return job.batch * steps
 
@@ -293,6 +298,10 @@ def longest(events: list[dict[str, Any]], steps: int, most: int = 10) -> list[tu
 
 if __name__ == "__main__":
     job = Job.given()
+    if job.form != "flax":
+        from cnn_jax.platform import ask_for_huge_pages
+
+        ask_for_huge_pages()  # as train.py does
     with form_of(job):
         if job.task != "compile":
             from cnn_jax.compilation import keep_programs

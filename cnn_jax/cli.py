@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from cnn_jax.errors import UserError, first_line, of_system
+from cnn_jax.platform import ask_for_huge_pages
 from cnn_jax.tables import aligned
 
 
@@ -295,6 +296,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """The installed command."""
+    if sys.argv[1:2] == ["evaluate"]:  # which computes for long
+        ask_for_huge_pages()
     code = main()
     if "jax" in sys.modules:
         from cnn_jax.distributed import leave

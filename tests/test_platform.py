@@ -117,3 +117,35 @@ def test_this_jaxlib_knows_every_flag():
     told = "from cnn_jax.platform import *; add_flags(always() | DETERMINISTIC)"
     assert python(f"{told}; import jax; print(jax.jit(abs)(-3))")[0] == ["3"]
     assert set(DETERMINISTIC) == {"xla_gpu_deterministic_ops", "xla_gpu_autotune_level"}
+
+
+PAGES = """
+import os, sys
+from pathlib import Path
+from cnn_jax import platform
+platform.OFFERED = Path(sys.argv[1])
+print("start", flush=True)
+platform.ask_for_huge_pages()
+print(os.environ.get("GLIBC_TUNABLES"), sys.argv[2:], flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("offered", "own", "starts", "then"),
+    [
+        ("always [madvise] never", None, 2, "glibc.malloc.hugetlb=1"),
+        ("always [madvise] never", "glibc.malloc.check=1", 2, "glibc.malloc.check=1:glibc.malloc.hugetlb=1"),
+        ("always [madvise] never", "glibc.malloc.hugetlb=0", 1, "glibc.malloc.hugetlb=0"),
+        ("[always] madvise never", None, 1, "None"),
+        (None, None, 1, "None"),
+    ],
+)
+def test_a_process_starts_anew_once_where_large_pages_are_to_be_asked_for(tmp_path, offered, own, starts, then):
+    if offered is not None:
+        (tmp_path / "enabled").write_text(offered)
+    env = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    env |= {} if own is None else {"GLIBC_TUNABLES": own}
+    command = [sys.executable, "-c", PAGES, tmp_path / "enabled", "a b", "--c"]
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["start"] * starts + [f"{then} ['a b', '--c']"]
