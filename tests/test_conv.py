@@ -8,7 +8,7 @@ from quick_jit import quick_init
 from cnn_jax import UserError
 from cnn_jax.layers import Conv
 from cnn_jax.layers.channels import add_bias
-from cnn_jax.layers.conv import convolve, padding_pairs
+from cnn_jax.layers.conv import convolve, convolve_blocks, padding_pairs
 
 
 def oracle(x, kernel, stride, padding, groups):
@@ -119,3 +119,30 @@ def test_a_bias_and_its_derivatives_are_those_of_a_plain_sum():
 
     for own, plain in zip(found(jax.jit(add_bias)), found(lambda x, bias: x + bias), strict=True):
         np.testing.assert_allclose(own, plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "stride", "padding"),
+    [
+        ((16, 16), (7, 7), 2, 3),
+        ((15, 18), (7, 7), 2, 3),
+        ((21, 20), (11, 11), 4, 2),
+        ((13, 14), (3, 3), (2, 3), ((0, 1), (2, 0))),
+    ],
+)
+def test_by_blocks_it_is_the_same_function(size, window, stride, padding):
+    """The last leaves pixels out that no window reaches."""
+    x = jax.random.normal(jax.random.key(0), (2, *size, 3))
+    kernel = jax.random.normal(jax.random.key(1), (*window, 3, 4))
+
+    def found(convolve):
+        y, pull = jax.vjp(lambda x, kernel: convolve(x, kernel, stride, padding), x, kernel)
+        return y, *pull(jnp.cos(y))
+
+    for own, plain in zip(*map(found, (convolve_blocks, convolve)), strict=True):
+        np.testing.assert_allclose(own, plain, rtol=1e-4, atol=1e-3)
+
+
+def test_groups_are_not_computed_by_blocks():
+    with pytest.raises(UserError, match="groups=2 is not computed by blocks"):
+        jax.eval_shape(Conv(4, 3, 2, 1, groups=2, by_blocks=True).init, jax.random.key(0), jnp.zeros((1, 8, 8, 4)))

@@ -1,12 +1,14 @@
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_jit import quick_init, quick_jit
+from quick_jit import quick_apply, quick_init, quick_jit
 
 from cnn_jax import UserError, create_model
+from cnn_jax.models.resnet import ResNet
 from cnn_jax.models.structure import structure
 
 IMAGE = (224, 224, 3)
@@ -140,3 +142,14 @@ def test_an_unknown_stem_or_shortcut_is_told_with_near_names():
         create_model("resnet18", stem="cifr").init(jax.random.key(0), x, train=False)
     with pytest.raises(UserError, match="unknown shortcut 'E'"):
         create_model("resnet18", shortcut="E").init(jax.random.key(0), x, train=False)
+
+
+def test_the_stem_by_blocks_is_the_same_function_of_the_same_parameters():
+    plain, by_blocks = (ResNet((1,), stem=stem, num_classes=0) for stem in ("imagenet", "space_to_depth"))
+    x = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    variables = quick_init(plain, x, train=False)
+    described = jax.eval_shape(partial(by_blocks.init, train=False), jax.random.key(0), x)
+    chex.assert_trees_all_equal_shapes(variables, described)
+    np.testing.assert_allclose(
+        *(quick_apply(net, variables, x, train=False) for net in (plain, by_blocks)), rtol=1e-4, atol=1e-5
+    )

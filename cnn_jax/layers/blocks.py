@@ -23,7 +23,7 @@ class ConvBN(nn.Module):
     `act=None` leaves the activation out (a residual branch's last layer, MobileNet v2's linear
     projection). `norm` is a batch-norm constructor, for another epsilon or a group size.
     `use_bias` gives the convolution a bias that the norm makes idle: some published weights have it.
-    `zero_init` starts the norm's scale at 0, see `last_norm`.
+    `zero_init` starts the norm's scale at 0, see `last_norm`. `by_blocks` is Conv's.
     """
 
     features: int
@@ -35,6 +35,7 @@ class ConvBN(nn.Module):
     norm: Callable[..., nn.Module] = BatchNorm
     use_bias: bool = False
     zero_init: bool = False
+    by_blocks: bool = False
     kernel_init: Callable = nn.initializers.he_normal()
     dtype: jnp.dtype = jnp.float32
 
@@ -48,6 +49,7 @@ class ConvBN(nn.Module):
             self.groups,
             use_bias=self.use_bias,
             kernel_init=self.kernel_init,
+            by_blocks=self.by_blocks,
             dtype=self.dtype,
             name="conv",
         )(x)

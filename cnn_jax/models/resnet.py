@@ -132,14 +132,15 @@ class ResNet(nn.Module):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `stages` counts the blocks of each stage. `stem`: "imagenet" (7x7 of stride 2, max pool),
-    "deep" (three 3x3, 1812.01187, fig. 2b) or "cifar" (one 3x3 of stride 1, no pool: for 28 to
-    64 pixels). `shortcut`: see Shortcut, "none" for a plain net. `se_reduction` adds
-    squeeze-and-excitation to every block (1709.01507, fig. 3). `caffe_pool`: the max pool has no
-    padding, and a last window may hang over the edge. `stochastic_depth` is the last block's rate,
-    see depth_rates. `zero_init` starts the last norm of each branch at 0 (1706.02677, sec. 5.1),
-    with shortcut "A" not in the first block of a stage: its new channels are zeros, and a ReLU has
-    no gradient there. `scan` runs the blocks of a stage behind its first as one, stage1_rest and so
-    on, in a loop: see stacked.stack_blocks. Taps: stem, stage1 to stage4.
+    "space_to_depth" (the same function of the same kernel, see conv.convolve_blocks), "deep" (three
+    3x3, 1812.01187, fig. 2b) or "cifar" (one 3x3 of stride 1, no pool: for 28 to 64 pixels).
+    `shortcut`: see Shortcut, "none" for a plain net. `se_reduction` adds squeeze-and-excitation to
+    every block (1709.01507, fig. 3). `caffe_pool`: the max pool has no padding, and a last window
+    may hang over the edge. `stochastic_depth` is the last block's rate, see depth_rates.
+    `zero_init` starts the last norm of each branch at 0 (1706.02677, sec. 5.1), with shortcut "A"
+    not in the first block of a stage: its new channels are zeros, and a ReLU has no gradient there.
+    `scan` runs the blocks of a stage behind its first as one, stage1_rest and so on, in a loop: see
+    stacked.stack_blocks. Taps: stem, stage1 to stage4.
 
     Raises:
       UserError: an unknown stem or shortcut.
@@ -177,8 +178,9 @@ class ResNet(nn.Module):
             se=None if self.se_reduction is None else se,
         )
         width = self.stem_width
-        if self.stem == "imagenet":
-            x = tap(self, "stem", conv(width, 7, 2, 3, name="stem")(x, train=train))
+        if self.stem in ("imagenet", "space_to_depth"):
+            by_blocks = self.stem == "space_to_depth"
+            x = tap(self, "stem", conv(width, 7, 2, 3, by_blocks=by_blocks, name="stem")(x, train=train))
         elif self.stem == "deep":
             x = conv(width // 2, 3, 2, 1, name="stem1")(x, train=train)
             x = conv(width // 2, 3, 1, 1, name="stem2")(x, train=train)
@@ -186,7 +188,7 @@ class ResNet(nn.Module):
         elif self.stem == "cifar":
             x = tap(self, "stem", conv(width, 3, 1, 1, name="stem")(x, train=train))
         else:
-            raise UserError(did_you_mean("stem", self.stem, ("imagenet", "deep", "cifar")))
+            raise UserError(did_you_mean("stem", self.stem, ("imagenet", "space_to_depth", "deep", "cifar")))
         if self.stem != "cifar":
             x = max_pool(x, 3, 2, ceil_mode=True) if self.caffe_pool else max_pool(x, 3, 2, 1)
         rates = depth_rates(sum(self.stages), self.stochastic_depth)
