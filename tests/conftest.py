@@ -11,6 +11,7 @@ import runs
 from tfds_sets import prepare
 
 from cnn_jax.compilation import WORTH_KEEPING, default_folder, make_room
+from cnn_jax.platform import HUGE_PAGES
 
 # Programs are kept between runs of the tests, for the processes that tests start too. Before anything imports JAX.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(default_folder()))
@@ -19,6 +20,8 @@ make_room(default_folder())
 
 # Several processes share the cores: OpenMP's threads sleep while they wait for work, and do not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# As train.py starts itself; here for the workers of pytest and what they start.
+os.environ.setdefault("GLIBC_TUNABLES", HUGE_PAGES)
 
 ROOT = Path(__file__).parent.parent
 

@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
+from quick_jit import quick_jit
 
 from cnn_jax.layers import native
-from cnn_jax.layers.geometry import Geometry
+from cnn_jax.layers.geometry import PLAIN, Geometry
 
 needed = pytest.mark.skipif(not native.ready(), reason="oneDNN or a C++ compiler is not here")
 
@@ -42,6 +44,26 @@ def test_a_window_of_nans_and_ties():
     x[0, 3, 3] = 0
     grad = jax.jit(lambda g, x: native.window_max_grad(g, x, geometry=geometry))(np.ones((1, 2, 2, 1), np.float32), x)
     np.testing.assert_array_equal(grad[0, :, :, 0], np.tile([[1, 0], [0, 0]], (2, 2)))  # to the first of equals
+
+
+@needed
+@pytest.mark.parametrize(
+    ("size", "window", "pads", "channels", "features"),
+    [
+        ((32, 32), (5, 5), ((0, 0), (0, 0)), 1, 6),  # LeNet-5's
+        ((14, 14), (5, 5), ((0, 0), (0, 0)), 6, 16),
+        ((11, 17), (4, 3), ((2, 0), (1, 2)), 5, 7),
+        ((12, 10), (1, 1), ((0, 0), (0, 0)), 16, 10),
+    ],
+)
+def test_convolutions_over_few_channels(size, window, pads, channels, features):
+    geometry = Geometry(size, window, (1, 1), pads, 1)
+    x, w = numbers(5, *size, channels), numbers(*window, channels, features)
+    g = numbers(5, *geometry.out, features)
+    for name, arrays in {"conv": (x, w), "input_grad": (g, w), "kernel_grad": (x, g)}.items():
+        found = jax.jit(partial(native.convolution, name, geometry))(*arrays)
+        expected = quick_jit(partial(PLAIN[name], geometry=geometry))(*arrays)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
 @needed

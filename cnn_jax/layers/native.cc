@@ -154,6 +154,181 @@ void* Scratch(size_t bytes) {
 
 Numbers Copy(ffi::Span<const int64_t> values) { return Numbers(values.begin(), values.end()); }
 
+// So many floats side by side in a register, by the vectors of GCC and Clang, which know what a comparison chooses.
+template <int count>
+struct Lanes {
+  typedef float Floats __attribute__((vector_size(4 * count)));
+  typedef int32_t Numbers __attribute__((vector_size(4 * count)));
+
+  static Floats Load(const float* from) {
+    Floats values;
+    std::memcpy(&values, from, sizeof values);
+    return values;
+  }
+  static void Store(const Floats& values, float* to) { std::memcpy(to, &values, sizeof values); }
+  static Floats All(float value) { return Floats{} + value; }
+};
+
+// Convolutions of stride 1 over few channels, as LeNet has them. oneDNN computes blocks of 8 or 16 channels, and most of
+// those are empty there. All outputs of a pixel lie side by side in one register, `lanes` wide.
+class Few {
+ public:
+  static bool Fits(const Shapes& of, const Numbers& stride, const Numbers& padding, int64_t groups) {
+    const int64_t channels = of.kernel[2], features = of.kernel[3];
+    const bool few = channels <= kMost && features <= kMost && (channels % kMost || features % kMost);
+    return few && groups == 1 && stride == Numbers{1, 1} && of.maps[2] >= kPixels;
+  }
+
+  static void Run(int64_t kind, const Shapes& of, const Numbers& padding, const float* first, const float* second,
+                  float* result) {
+    const Few few(of, padding[0], padding[2]);
+    if (kind == kInputGrad) return few.InputGrad(first, second, result);
+    auto work = [&](auto lanes) {
+      kind == kConv ? few.Forward(lanes, first, second, result) : few.KernelGrad(lanes, first, second, result);
+    };
+    few.features_ <= 8 ? work(Lanes<8>()) : work(Lanes<16>());
+  }
+
+ private:
+  static constexpr int kMost = 16;
+#ifdef __AVX512F__
+  static constexpr int kPixels = 10;  // sums at once, each a register or two
+#else
+  static constexpr int kPixels = 5;
+#endif
+
+  const int64_t batch_, height_, width_, channels_, out_height_, out_width_, features_, kh_, kw_, top_, left_;
+  const int64_t line_, row_;  // floats of a kernel's row for one output, of a padded image's row
+
+  Few(const Shapes& of, int64_t top, int64_t left)
+      : batch_(of.images[0]), height_(of.images[1]), width_(of.images[2]), channels_(of.images[3]),
+        out_height_(of.maps[1]), out_width_(of.maps[2]), features_(of.maps[3]), kh_(of.kernel[0]), kw_(of.kernel[1]),
+        top_(top), left_(left), line_(kw_ * channels_), row_((out_width_ + kw_ - 1) * channels_) {}
+
+  std::vector<float> Zeros() const { return std::vector<float>((out_height_ + kh_ - 1) * row_ + kMost); }
+
+  // Calls copy(floats of an image, the same in the padded one, how many) for its rows that any window sees.
+  template <typename Copy>
+  void Rows(Copy copy) const {
+    const int64_t some = std::min(width_ * channels_, row_ - left_ * channels_);
+    for (int64_t y = 0; y < std::min(height_, out_height_ + kh_ - 1 - top_); ++y)
+      copy(y * width_ * channels_, (y + top_) * row_ + left_ * channels_, some);
+  }
+
+  void Pad(const float* image, std::vector<float>& padded) const {
+    Rows([&](int64_t here, int64_t there, int64_t some) { std::copy_n(image + here, some, &padded[there]); });
+  }
+
+  // Rows of `features_` floats, each `wide` apart.
+  std::vector<float> Apart(const float* from, int64_t rows, int64_t wide) const {
+    std::vector<float> made(rows * wide);
+    for (int64_t r = 0; r < rows; ++r) std::copy(from + r * features_, from + (r + 1) * features_, &made[r * wide]);
+    return made;
+  }
+
+  template <int wide>
+  void Forward(Lanes<wide> lanes, const float* images, const float* kernel, float* maps) const {
+    const std::vector<float> weights = Apart(kernel, kh_ * line_, wide);
+#pragma omp parallel
+    {
+      std::vector<float> padded = Zeros(), sums(out_width_ * features_ + wide);
+#pragma omp for schedule(static)
+      for (int64_t image = 0; image < batch_; ++image) {
+        Pad(images + image * height_ * width_ * channels_, padded);
+        for (int64_t y = 0; y < out_height_; ++y) {
+          for (int64_t begin = 0; begin < out_width_; begin += kPixels) {
+            const int64_t x = std::min(begin, out_width_ - kPixels);
+            typename Lanes<wide>::Floats sum[kPixels] = {};
+            const float* weight = weights.data();
+            for (int64_t i = 0; i < kh_; ++i) {
+              const float* seen = padded.data() + (y + i) * row_ + x * channels_;
+              for (int64_t tap = 0; tap < line_; ++tap, weight += wide) {
+                const auto w = lanes.Load(weight);
+                for (int p = 0; p < kPixels; ++p) sum[p] += seen[p * channels_ + tap] * w;
+              }
+            }
+            // In order: a pixel's empty lanes lie where the next one's values come.
+            for (int p = 0; p < kPixels; ++p) lanes.Store(sum[p], &sums[(x + p) * features_]);
+          }
+          std::copy(sums.begin(), sums.end() - wide, maps + (image * out_height_ + y) * out_width_ * features_);
+        }
+      }
+    }
+  }
+
+  // Adds what each output gives its window, a row at a time.
+  void InputGrad(const float* grads, const float* kernel, float* images) const {
+    constexpr Lanes<kMost> lanes;
+    const int64_t long_line = (line_ + kMost - 1) / kMost * kMost;
+    std::vector<float> weights(kh_ * features_ * long_line);
+    for (int64_t tap = 0; tap < kh_ * line_; ++tap)
+      for (int64_t o = 0; o < features_; ++o)
+        weights[(tap / line_ * features_ + o) * long_line + tap % line_] = kernel[tap * features_ + o];
+#pragma omp parallel
+    {
+      std::vector<float> padded = Zeros();
+#pragma omp for schedule(static)
+      for (int64_t image = 0; image < batch_; ++image) {
+        std::fill(padded.begin(), padded.end(), 0.0f);
+        const float* grad = grads + image * out_height_ * out_width_ * features_;
+        for (int64_t y = 0; y < out_height_; ++y) {
+          for (int64_t x = 0; x < out_width_; ++x, grad += features_) {
+            for (int64_t i = 0; i < kh_; ++i) {
+              float* to = &padded[(y + i) * row_ + x * channels_];
+              const float* weight = &weights[i * features_ * long_line];
+              for (int64_t part = 0; part < long_line; part += kMost) {
+                auto sum = lanes.Load(to + part);
+                for (int64_t o = 0; o < features_; ++o) sum += grad[o] * lanes.Load(weight + o * long_line + part);
+                lanes.Store(sum, to + part);
+              }
+            }
+          }
+        }
+        float* result = images + image * height_ * width_ * channels_;
+        std::fill(result, result + height_ * width_ * channels_, 0.0f);
+        Rows([&](int64_t here, int64_t there, int64_t some) { std::copy_n(&padded[there], some, result + here); });
+      }
+    }
+  }
+
+  template <int wide>
+  void KernelGrad(Lanes<wide> lanes, const float* images, const float* grads, float* kernel) const {
+    const int64_t taps = kh_ * line_;
+    std::vector<int64_t> places((taps + kPixels - 1) / kPixels * kPixels);  // of taps, from a window's first pixel on
+    for (int64_t tap = 0; tap < taps; ++tap) places[tap] = tap / line_ * row_ + tap % line_;
+    const int64_t pixels = out_height_ * out_width_;
+    std::vector<std::vector<float>> parts(omp_get_max_threads(), std::vector<float>(places.size() * wide));
+#pragma omp parallel
+    {
+      std::vector<float> padded = Zeros(), &totals = parts[omp_get_thread_num()];
+#pragma omp for schedule(static)
+      for (int64_t image = 0; image < batch_; ++image) {
+        Pad(images + image * height_ * width_ * channels_, padded);
+        const std::vector<float> given = Apart(grads + image * pixels * features_, pixels, wide);
+        for (size_t tap = 0; tap < places.size(); tap += kPixels) {
+          typename Lanes<wide>::Floats sum[kPixels] = {};
+          const float* g = given.data();
+          for (int64_t y = 0; y < out_height_; ++y) {
+            for (int64_t x = 0; x < out_width_; ++x, g += wide) {
+              const auto grad = lanes.Load(g);
+              const float* seen = padded.data() + y * row_ + x * channels_;
+              for (int t = 0; t < kPixels; ++t) sum[t] += seen[places[tap + t]] * grad;
+            }
+          }
+          for (int t = 0; t < kPixels; ++t) {
+            float* total = &totals[(tap + t) * wide];
+            lanes.Store(lanes.Load(total) + sum[t], total);
+          }
+        }
+      }
+    }
+    std::fill(kernel, kernel + taps * features_, 0.0f);
+    for (const std::vector<float>& part : parts)
+      for (int64_t tap = 0; tap < taps; ++tap)
+        for (int64_t o = 0; o < features_; ++o) kernel[tap * features_ + o] += part[tap * wide + o];
+  }
+};
+
 // numbers: kind, strides, padding (top, bottom, left, right), groups.
 ffi::Error Convolution(ffi::Buffer<ffi::F32> first, ffi::Buffer<ffi::F32> second, ffi::ResultBuffer<ffi::F32> result,
                        ffi::Span<const int64_t> numbers) {
@@ -161,14 +336,17 @@ ffi::Error Convolution(ffi::Buffer<ffi::F32> first, ffi::Buffer<ffi::F32> second
   try {
     const Numbers a = Copy(first.dimensions()), b = Copy(second.dimensions()), c = Copy(result->dimensions());
     const Numbers how = Copy(numbers);
+    const int64_t kind = how[0], groups = how[7];
+    const Numbers stride{how[1], how[2]}, padding{how.begin() + 3, how.begin() + 7};
+    const Shapes shapes = kind == kConv ? Shapes{a, b, c} : kind == kInputGrad ? Shapes{c, b, a} : Shapes{a, c, b};
+    if (Few::Fits(shapes, stride, padding, groups)) {
+      Few::Run(kind, shapes, padding, first.typed_data(), second.typed_data(), result->typed_data());
+      return ffi::Error::Success();
+    }
     const std::vector<Numbers> key{how, a, b, c};
     auto found = plans.find(key);
     if (found == plans.end()) {
-      const int64_t kind = how[0];
-      const Shapes shapes = kind == kConv        ? Shapes{a, b, c}
-                            : kind == kInputGrad ? Shapes{c, b, a}
-                                                 : Shapes{a, c, b};
-      found = plans.emplace(key, MakePlan(kind, shapes, {how[1], how[2]}, {how.begin() + 3, how.begin() + 7}, how[7])).first;
+      found = plans.emplace(key, MakePlan(kind, shapes, stride, padding, groups)).first;
     }
     Plan& plan = found->second;
     dnnl::stream stream(Engine());
@@ -318,21 +496,6 @@ struct Windows {
       for (int64_t j = std::max<int64_t>(start, 0); j < std::min(start + kw, width); ++j)
         tap((i * width + j) * channels);
   }
-};
-
-// So many floats side by side in a register, by the vectors of GCC and Clang, which know what a comparison chooses.
-template <int count>
-struct Lanes {
-  typedef float Floats __attribute__((vector_size(4 * count)));
-  typedef int32_t Numbers __attribute__((vector_size(4 * count)));
-
-  static Floats Load(const float* from) {
-    Floats values;
-    std::memcpy(&values, from, sizeof values);
-    return values;
-  }
-  static void Store(const Floats& values, float* to) { std::memcpy(to, &values, sizeof values); }
-  static Floats All(float value) { return Floats{} + value; }
 };
 
 // Calls run(first channel, Lanes) for parts of the channels.
