@@ -114,6 +114,7 @@ SMALL = {
     "resnet20_cifar": {},
     "wrn_16_8": {},
     "densenet121": {"stem": "cifar"},
+    "squeezenet1_1": {"stem": "cifar"},
     "mobilenet_v1_025": {"stem": "cifar"},
     "mobilenet_v2_035": {"stem": "cifar", "se_reduction": 16},
     "seresnet18": {"stem": "cifar"},

@@ -25,6 +25,7 @@ from cnn_jax.models import (
     resnet,
     resnet_cifar,
     senet,
+    squeezenet,
     vgg,
     wrn,
     xception,
@@ -49,6 +50,7 @@ FAMILIES = (
     preresnet,
     wrn,
     densenet,
+    squeezenet,
     mobilenet,
     senet,
 )  # in the order of history
