@@ -2,7 +2,7 @@
 
 `params` are trainable parameters without auxiliary heads, `macs` multiply-accumulates of
 convolutions and linear layers for one image. Sources: "torchvision.X" and "timm.X" are counts of
-those libraries' networks (torchvision 0.28, timm 1.0.31); other rows say how they were had.
+those libraries' networks (torchvision 0.28 or 0.29, timm 1.0.31); other rows say how they were had.
 """
 
 # fmt: off
@@ -201,6 +201,24 @@ EXPECTED = {
         "source": "timm.seresnext101_32x4d"},
     "seresnext50_32x4d": {"params": 27_559_896, "macs": 4_232_994_816,
         "source": "timm.seresnext50_32x4d"},
+    "shufflenet_v1_g1": {"params": 1_531_936, "macs": 143_078_976,
+        "source": "pytorchcv.shufflenet_g1_w1"},
+    "shufflenet_v1_g2": {"params": 1_733_848, "macs": 140_836_512,
+        "source": "pytorchcv.shufflenet_g2_w1"},
+    "shufflenet_v1_g3": {"params": 1_865_728, "macs": 137_460_672,
+        "source": "pytorchcv.shufflenet_g3_w1"},
+    "shufflenet_v1_g4": {"params": 1_968_344, "macs": 134_339_776,
+        "source": "pytorchcv.shufflenet_g4_w1"},
+    "shufflenet_v1_g8": {"params": 2_434_768, "macs": 138_365_952,
+        "source": "pytorchcv.shufflenet_g8_w1"},
+    "shufflenet_v2_x0_5": {"params": 1_366_792, "macs": 40_476_448,
+        "source": "torchvision.shufflenet_v2_x0_5"},
+    "shufflenet_v2_x1_0": {"params": 2_278_604, "macs": 144_907_992,
+        "source": "torchvision.shufflenet_v2_x1_0"},
+    "shufflenet_v2_x1_5": {"params": 3_503_624, "macs": 295_759_392,
+        "source": "torchvision.shufflenet_v2_x1_5"},
+    "shufflenet_v2_x2_0": {"params": 7_393_996, "macs": 583_253_464,
+        "source": "torchvision.shufflenet_v2_x2_0"},
     "squeezenet1_0": {"params": 1_248_424, "macs": 818_924_576,
         "source": "torchvision.squeezenet1_0"},
     "squeezenet1_1": {"params": 1_235_496, "macs": 349_151_936,

@@ -25,6 +25,7 @@ from cnn_jax.models import (
     resnet,
     resnet_cifar,
     senet,
+    shufflenet,
     squeezenet,
     vgg,
     wrn,
@@ -52,6 +53,7 @@ FAMILIES = (
     densenet,
     squeezenet,
     mobilenet,
+    shufflenet,
     senet,
 )  # in the order of history
 MODELS: dict[str, ModelInfo] = {row.name: row for family in FAMILIES for row in family.VARIANTS}
