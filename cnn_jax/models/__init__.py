@@ -20,6 +20,7 @@ from cnn_jax.models import (
     inception_v4,
     lenet,
     mobilenet,
+    mobilenet_v3,
     nin,
     preresnet,
     resnet,
@@ -55,6 +56,7 @@ FAMILIES = (
     mobilenet,
     shufflenet,
     senet,
+    mobilenet_v3,
 )  # in the order of history
 MODELS: dict[str, ModelInfo] = {row.name: row for family in FAMILIES for row in family.VARIANTS}
 

@@ -93,13 +93,14 @@ class SeparableBlock(nn.Module):
 class InvertedResidual(nn.Module):
     """1x1 expand -> 3x3 depthwise -> linear 1x1 project, plus the input where the shape stays (v2, fig. 4d).
 
-    (B, H, W, C) -> (B, H', W', features), `expansion` * C channels inside; no expand layer at 1.
-    Where it stays, `stochastic_depth` is the rate of drop_branch, and `zero_init` starts the last
-    norm's scale at 0.
+    (B, H, W, C) -> (B, H', W', features), `inner` channels inside; no expand layer if those are C.
+    `kernel_size` is the depthwise layer's, behind which `se` stands. Where the shape stays,
+    `stochastic_depth` is the rate of drop_branch, and `zero_init` starts the last norm's scale at 0.
     """
 
     features: int
-    expansion: int
+    inner: int
+    kernel_size: int = 3
     stride: int = 1
     se: ModuleDef | None = None
     conv: ModuleDef = ConvBN
@@ -108,10 +109,10 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        inner = self.expansion * x.shape[-1]
+        inner, size = self.inner, self.kernel_size
         around = self.stride == 1 and x.shape[-1] == self.features
-        y = x if self.expansion == 1 else self.conv(inner, 1, name="expand")(x, train=train)
-        y = self.conv(inner, 3, self.stride, 1, groups=inner, name="depthwise")(y, train=train)
+        y = x if inner == x.shape[-1] else self.conv(inner, 1, name="expand")(x, train=train)
+        y = self.conv(inner, size, self.stride, size // 2, groups=inner, name="depthwise")(y, train=train)
         if self.se is not None:
             y = self.se(name="se")(y)
         y = self.conv(self.features, 1, act=None, zero_init=self.zero_init and around, name="project")(y, train=train)
@@ -196,10 +197,10 @@ class MobileNetV2(nn.Module):
             for j in range(1, counts[i - 1] + 1):
                 module = InvertedResidual(
                     scaled(channels, self.width),
-                    expansion,
-                    stride if j == 1 else 1,
-                    se,
-                    conv,
+                    expansion * x.shape[-1],
+                    stride=stride if j == 1 else 1,
+                    se=se,
+                    conv=conv,
                     stochastic_depth=next(rates),
                     zero_init=self.zero_init,
                     name=f"stage{i}_block{j}",

@@ -1,5 +1,6 @@
 """SqueezeNet and the networks for small devices behind MobileNet v2 in the state dicts of other libraries."""
 
+from cnn_jax.weights.names.sequential import TIMM_MOBILENET_V2
 from cnn_jax.weights.names.table import Table
 
 
@@ -47,9 +48,50 @@ SHUFFLENET_V2: Table = (
     (r"head", "fc"),
 )
 
+
+def torchvision_mobilenet_v3(counts: tuple[int, ...], gated: tuple[int, ...]) -> Table:
+    """The stem, all blocks and the last convolution stand in one list, `features`; stages `gated` have SE."""
+    table, place = [], 0
+    for stage, count in enumerate(counts, start=1):
+        for j in range(1, count + 1):
+            place += 1
+            here, there = f"stage{stage}_block{j}", f"features.{place}.block"
+            inner = ("depthwise", *(("se",) if stage in gated else ()), "project")
+            for i, layer in enumerate(inner if place == 1 else ("expand", *inner)):
+                if layer == "se":
+                    table.append((f"{here}/se/reduce", f"{there}.{i}.fc1", 4))
+                    table.append((f"{here}/se/expand", f"{there}.{i}.fc2", 4))
+                else:
+                    table += [(f"{here}/{layer}/conv", f"{there}.{i}.0"), (f"{here}/{layer}/norm", f"{there}.{i}.1")]
+    ends = [("stem", 0), ("final", place + 1)]
+    table += [(f"{end}/{part}", f"features.{i}.{k}") for end, i in ends for k, part in enumerate(("conv", "norm"))]
+    return (*table, (r"hidden", "classifier.0"), (r"head", "classifier.3"))
+
+
+TIMM_SE: Table = (
+    (r"stage(\d)_block(\d)/se/reduce", r"blocks.<1>.<2>.se.conv_reduce", 4),
+    (r"stage(\d)_block(\d)/se/expand", r"blocks.<1>.<2>.se.conv_expand", 4),
+)
+
+
+def timm_mobilenet_v3(stages: int) -> Table:
+    """Version 2's, with the last convolution among the blocks."""
+    return (
+        (r"final/conv", f"blocks.{stages}.0.conv"),
+        (r"final/norm", f"blocks.{stages}.0.bn1"),
+        (r"hidden", "conv_head", 4),
+        *TIMM_SE,
+        *TIMM_MOBILENET_V2,
+    )
+
+
 TABLES: dict[str, Table] = {
     "torchvision.squeezenet1_0": squeezenet((3, 4, 5, 7, 8, 9, 10, 12)),
     "torchvision.squeezenet1_1": squeezenet((3, 4, 6, 7, 9, 10, 11, 12)),
     "pytorchcv.shufflenet_*": SHUFFLENET_V1,
     "torchvision.shufflenet_v2_*": SHUFFLENET_V2,
+    "torchvision.mobilenet_v3_small": torchvision_mobilenet_v3((1, 2, 3, 2, 3), (1, 3, 4, 5)),
+    "torchvision.mobilenet_v3_large": torchvision_mobilenet_v3((1, 2, 3, 4, 2, 3), (3, 5, 6)),
+    "timm.mobilenetv3_small_*": timm_mobilenet_v3(5),
+    "timm.mobilenetv3_large_*": timm_mobilenet_v3(6),
 }
