@@ -27,6 +27,7 @@ LARGE = (  # half a minute and more each; the first four have a sibling among th
 # Small, and of 64 pixels, but others of their family are among the fast tests.
 FURTHER = (
     "torchvision.mobilenet_v3_large", "timm.mobilenetv3_small_050", "timm.mobilenetv3_large_075",
+    "timm.semnasnet_075", "timm.dpn68", "timm.dpn92",
 )  # fmt: skip
 # Their logits are compared in the fast tests; their gradients come by the same layers as a cheaper network's.
 SIBLINGS = {
@@ -35,6 +36,7 @@ SIBLINGS = {
     "torchvision.inception_v3": "torchvision.googlenet",
     "torchvision.mobilenet_v2": "timm.mobilenetv1_100",
     "timm.legacy_xception": "timm.mobilenetv1_100",
+    "timm.dpn68b": "torchvision.densenet121",
 }
 
 

@@ -85,6 +85,20 @@ def timm_mobilenet_v3(stages: int) -> Table:
     )
 
 
+def torchvision_mnasnet() -> Table:
+    """The stem, the first block and the last convolution lie open in the list of stages, `layers`."""
+    expanding = (("expand", 0), ("depthwise", 3), ("project", 6))
+    places = [("stem", 0), ("stage1_block1/depthwise", 3), ("stage1_block1/project", 6), ("final", 14)]
+    rows = [(ours, f"layers.{i}", f"layers.{i + 1}") for ours, i in places]
+    for stage in range(2, 8):
+        there = rf"layers.{stage + 6}.<1>.layers."
+        rows += [(rf"stage{stage}_block(\d)/{layer}", f"{there}{i}", f"{there}{i + 1}") for layer, i in expanding]
+    table = [
+        (f"{ours}/{part}", name) for ours, *names in rows for part, name in zip(("conv", "norm"), names, strict=True)
+    ]
+    return (*table, (r"head", "classifier.1"))
+
+
 TABLES: dict[str, Table] = {
     "torchvision.squeezenet1_0": squeezenet((3, 4, 5, 7, 8, 9, 10, 12)),
     "torchvision.squeezenet1_1": squeezenet((3, 4, 6, 7, 9, 10, 11, 12)),
@@ -92,6 +106,8 @@ TABLES: dict[str, Table] = {
     "torchvision.shufflenet_v2_*": SHUFFLENET_V2,
     "torchvision.mobilenet_v3_small": torchvision_mobilenet_v3((1, 2, 3, 2, 3), (1, 3, 4, 5)),
     "torchvision.mobilenet_v3_large": torchvision_mobilenet_v3((1, 2, 3, 4, 2, 3), (3, 5, 6)),
+    "torchvision.mnasnet*": torchvision_mnasnet(),
+    "timm.*mnasnet_*": TIMM_SE + TIMM_MOBILENET_V2,
     "timm.mobilenetv3_small_*": timm_mobilenet_v3(5),
     "timm.mobilenetv3_large_*": timm_mobilenet_v3(6),
 }

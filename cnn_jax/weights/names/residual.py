@@ -51,11 +51,35 @@ LEGACY_SENET: Table = (
     (r"head", "last_linear"),
     *RESNET,
 )
+DPN: Table = (
+    (r"stem/conv", "features.conv1_1.conv"),
+    (r"stem/norm", "features.conv1_1.bn"),
+    *(
+        row
+        for stage in range(1, 5)
+        for ours, theirs in (
+            ("norm1", "c1x1_a.bn"),
+            ("conv1", "c1x1_a.conv"),
+            ("norm2", "c3x3_b.bn"),
+            ("conv2", "c3x3_b.conv"),
+            ("norm3", "c1x1_c.bn"),
+            ("conv3", "c1x1_c.conv"),
+            ("add", "c1x1_c1"),
+            ("grow", "c1x1_c2"),
+            ("project_norm", f"c1x1_w_s{min(stage, 2)}.bn"),  # named by its stride
+            ("project", f"c1x1_w_s{min(stage, 2)}.conv"),
+        )
+        for row in ((rf"stage{stage}_block(\d+)/{ours}", rf"features.conv{stage + 1}_\1.{theirs}"),)
+    ),
+    (r"norm", "features.conv5_bn_ac.bn"),
+    (r"head", "classifier", 4),
+)
 
 TABLES: dict[str, Table] = {
     "akamaster.resnet*": AKAMASTER,
     "timm.resnetv2_*": RESNETV2,
     "*.densenet*": DENSENET,
+    "timm.dpn*": DPN,
     "timm.legacy_se*": LEGACY_SENET,
     "pretrainedmodels.se*": LEGACY_SENET,
     "timm.resnet*d": DEEP_STEM + AVERAGING_SHORTCUT + RESNET,
