@@ -36,6 +36,7 @@ SIBLINGS = {
     "torchvision.inception_v3": "torchvision.googlenet",
     "torchvision.mobilenet_v2": "timm.mobilenetv1_100",
     "timm.legacy_xception": "timm.mobilenetv1_100",
+    "timm.xception41": "timm.mobilenetv1_100",
     "timm.dpn68b": "torchvision.densenet121",
 }
 
