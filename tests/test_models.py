@@ -107,6 +107,8 @@ SMALL = {
     "inception_resnet_v2": {"stem": "cifar"},
     "xception": {"stem": "cifar"},
     "xception41": {"stem": "cifar"},
+    "nasnetamobile": {"stem": "cifar"},
+    "pnasnet5large": {"stem": "cifar"},
     "resnet18": {"stem": "cifar", "shortcut": "A"},
     "resnet50d": {"stem": "cifar"},
     "resnext50_32x4d": {"stem": "cifar"},
@@ -178,6 +180,7 @@ def test_every_family_has_a_small_network():
 DEEP = (
     "bn_inception", "densenet121", "dpn68", "googlenet_bn", "inception_resnet_v1", "inception_resnet_v2",
     "inception_v3", "inception_v4", "mnasnet0_5", "mobilenet_v2_035", "mobilenet_v3_small", "resnet50d",
+    "nasnetamobile", "pnasnet5large",
     "resnext50_32x4d", "seresnet18", "shufflenet_v1_g3", "shufflenet_v2_x0_5", "xception", "xception41",
 )  # fmt: skip
 COMPUTED = [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in SMALL]
