@@ -27,7 +27,7 @@ LARGE = (  # half a minute and more each; the first four have a sibling among th
 # Small, and of 64 pixels, but others of their family are among the fast tests.
 FURTHER = (
     "torchvision.mobilenet_v3_large", "timm.mobilenetv3_small_050", "timm.mobilenetv3_large_075",
-    "timm.semnasnet_075", "timm.dpn68", "timm.dpn92",
+    "timm.semnasnet_075", "timm.dpn68", "timm.dpn92", "timm.resnet50s", "timm.seresnext26d_32x4d", "timm.densenet264d",
 )  # fmt: skip
 # Their logits are compared in the fast tests; their gradients come by the same layers as a cheaper network's.
 SIBLINGS = {
@@ -38,6 +38,9 @@ SIBLINGS = {
     "timm.legacy_xception": "timm.mobilenetv1_100",
     "timm.xception41": "timm.mobilenetv1_100",
     "timm.dpn68b": "torchvision.densenet121",
+    "timm.resnet18d": "torchvision.resnet18",
+    "timm.resnetv2_18d": "timm.resnetv2_50",
+    "timm.mobilenetv1_100h": "timm.mobilenetv1_100",
     "pretrainedmodels.nasnetamobile": "timm.mobilenetv1_100",
 }
 

@@ -123,8 +123,9 @@ class MobileNetV1(nn.Module):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `width` is the paper's alpha (sec. 3.3). `stem="cifar"`, for 28 to 64 pixels, gives the stem
-    and stage2 stride 1. `se_reduction` adds squeeze-and-excitation to every pointwise layer
-    (1709.01507). Taps: stem, stage1 to stage5.
+    and stage2 stride 1. `last` puts a 1x1 convolution to so many channels before the pool.
+    `se_reduction` adds squeeze-and-excitation to every pointwise layer (1709.01507). Taps: stem,
+    stage1 to stage5, and final with `last`.
 
     Raises:
       UserError: an unknown stem.
@@ -132,6 +133,7 @@ class MobileNetV1(nn.Module):
 
     width: float = 1.0
     act: Callable = nn.relu
+    last: int | None = None
     stem: str = "imagenet"
     se_reduction: int | None = None
     num_classes: int = 1000
@@ -153,6 +155,8 @@ class MobileNetV1(nn.Module):
                 )
                 x = call_block(module, x, train=train, remat=self.remat)
             x = tap(self, f"stage{i}", x)
+        if self.last is not None:
+            x = tap(self, "final", conv(self.last, 1, name="final")(x, train=train))
         return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
@@ -228,6 +232,9 @@ VARIANTS = (
        "not in the paper", 6_270_840, 879_516_800),
     v1("mobilenetv1_100", relu6, "version 1 with ReLU6: timm's", "table 1", 4_231_976, 568_740_352,
        references=("timm.mobilenetv1_100",), interpolation="bicubic"),
+    v1("mobilenetv1_100h", partial(relu6, last=1024), "version 1 with ReLU6 and one more 1x1 convolution: timm's",
+       "not in the paper", params=5_282_600, macs=620_120_576, references=("timm.mobilenetv1_100h",),
+       interpolation="bicubic"),
     v1("mobilenetv1_125", partial(relu6, 1.25), "version 1 with ReLU6, 1.25 times the width: timm's",
        "not in the paper", 6_270_840, 879_516_800, references=("timm.mobilenetv1_125",),
        interpolation="bicubic", crop=0.9),
