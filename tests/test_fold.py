@@ -74,7 +74,10 @@ def test_a_folded_network_gives_the_same_logits_and_taps(name):
 
 # Norms that stay, behind a concatenation, a pool or a sum, or with another reader beside them. All others go.
 STAYING = {
+    "dpn": ("*/norm1", "*/project_norm", "norm"),
     "densenet": ("*/norm1", "transition*", "norm"),
+    "nasnet": ("stem_cell2/previous/norm", "stage?_cell1/previous/norm"),
+    "pnasnet": ("stem_cell2/previous/norm", "stage1_cell1/previous/norm", "stage[23]_cell2/previous/norm"),
     "preresnet": ("*/norm1", "norm"),
     "resnetv2": ("*/norm1", "norm"),
     "wrn": ("*/norm1", "norm"),

@@ -22,7 +22,12 @@ BY_REFERENCE = {reference: name for name in list_models() for reference in model
 
 LARGE = (  # half a minute and more each; the first four have a sibling among the others
     "torchvision.vgg16_bn", "torchvision.wide_resnet50_2", "timm.seresnet50", "timm.inception_v4",
-    "timm.legacy_senet154", "timm.inception_resnet_v2",
+    "timm.legacy_senet154", "timm.inception_resnet_v2", "timm.nasnetalarge", "timm.pnasnet5large",
+)  # fmt: skip
+# Small, and of 64 pixels, but others of their family are among the fast tests.
+FURTHER = (
+    "torchvision.mobilenet_v3_large", "timm.mobilenetv3_small_050", "timm.mobilenetv3_large_075",
+    "timm.semnasnet_075", "timm.dpn68", "timm.dpn92", "timm.resnet50s", "timm.seresnext26d_32x4d", "timm.densenet264d",
 )  # fmt: skip
 # Their logits are compared in the fast tests; their gradients come by the same layers as a cheaper network's.
 SIBLINGS = {
@@ -31,6 +36,12 @@ SIBLINGS = {
     "torchvision.inception_v3": "torchvision.googlenet",
     "torchvision.mobilenet_v2": "timm.mobilenetv1_100",
     "timm.legacy_xception": "timm.mobilenetv1_100",
+    "timm.xception41": "timm.mobilenetv1_100",
+    "timm.dpn68b": "torchvision.densenet121",
+    "timm.resnet18d": "torchvision.resnet18",
+    "timm.resnetv2_18d": "timm.resnetv2_50",
+    "timm.mobilenetv1_100h": "timm.mobilenetv1_100",
+    "pretrainedmodels.nasnetamobile": "timm.mobilenetv1_100",
 }
 
 
@@ -38,7 +49,7 @@ def cases(slow):
     return [pytest.param(r, marks=pytest.mark.slow) if r in slow else r for r in golden_files.references()]
 
 
-@pytest.fixture(scope="module", params=cases(LARGE))
+@pytest.fixture(scope="module", params=cases((*LARGE, *FURTHER)))
 def case(request):
     """Reference, model, its variables, the file and its state dict; one at a time, for they are large."""
     reference = request.param
@@ -61,7 +72,7 @@ def test_evaluation_logits_are_the_references(case):
     assert_within(logits, golden["logits"], max(2e-5, 10 * golden["noise"][0]))
 
 
-@pytest.mark.parametrize("case", cases((*LARGE, *SIBLINGS)), indirect=True, scope="module")
+@pytest.mark.parametrize("case", cases((*LARGE, *FURTHER, *SIBLINGS)), indirect=True, scope="module")
 def test_one_training_step_is_the_references(case):
     reference, model, variables, golden, _ = case
     images, labels = golden_files.images(2, 4, int(golden["input_size"])), jnp.arange(1, 5)

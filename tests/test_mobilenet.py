@@ -83,7 +83,7 @@ def test_version_2_has_17_blocks_and_expands_sixfold_in_all_but_the_first():
 
 def run_block(features, stride, x):
     """The output of a block, and those of its layers by name."""
-    block = InvertedResidual(features, 6, stride, conv=partial(ConvBN, act=nn.relu6))
+    block = InvertedResidual(features, 6 * 16, stride=stride, conv=partial(ConvBN, act=nn.relu6))
     variables = quick_init(block, x, train=False)
     y, state = quick_apply(block, variables, x, train=False, capture_intermediates=True, mutable=["intermediates"])
     return y, {name: value["__call__"][0] for name, value in state["intermediates"].items() if name != "__call__"}

@@ -106,6 +106,9 @@ SMALL = {
     "inception_resnet_v1": {"stem": "cifar"},
     "inception_resnet_v2": {"stem": "cifar"},
     "xception": {"stem": "cifar"},
+    "xception41": {"stem": "cifar"},
+    "nasnetamobile": {"stem": "cifar"},
+    "pnasnet5large": {"stem": "cifar"},
     "resnet18": {"stem": "cifar", "shortcut": "A"},
     "resnet50d": {"stem": "cifar"},
     "resnext50_32x4d": {"stem": "cifar"},
@@ -114,6 +117,12 @@ SMALL = {
     "resnet20_cifar": {},
     "wrn_16_8": {},
     "densenet121": {"stem": "cifar"},
+    "dpn68": {"stem": "cifar"},
+    "squeezenet1_1": {"stem": "cifar"},
+    "shufflenet_v1_g3": {"stem": "cifar"},
+    "shufflenet_v2_x0_5": {"stem": "cifar"},
+    "mobilenet_v3_small": {"stem": "cifar"},
+    "mnasnet0_5": {"stem": "cifar"},
     "mobilenet_v1_025": {"stem": "cifar"},
     "mobilenet_v2_035": {"stem": "cifar", "se_reduction": 16},
     "seresnet18": {"stem": "cifar"},
@@ -169,8 +178,10 @@ def test_every_family_has_a_small_network():
 
 # Minutes of compiling together; most have a golden training step as well.
 DEEP = (
-    "bn_inception", "densenet121", "googlenet_bn", "inception_resnet_v1", "inception_resnet_v2", "inception_v3",
-    "inception_v4", "mobilenet_v2_035", "resnet50d", "resnext50_32x4d", "seresnet18", "xception",
+    "bn_inception", "densenet121", "dpn68", "googlenet_bn", "inception_resnet_v1", "inception_resnet_v2",
+    "inception_v3", "inception_v4", "mnasnet0_5", "mobilenet_v2_035", "mobilenet_v3_small", "resnet50d",
+    "nasnetamobile", "pnasnet5large",
+    "resnext50_32x4d", "seresnet18", "shufflenet_v1_g3", "shufflenet_v2_x0_5", "xception", "xception41",
 )  # fmt: skip
 COMPUTED = [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in SMALL]
 

@@ -51,7 +51,15 @@ def test_every_file_of_recipes_is_read():
     assert {path.stem for path in folder.glob("*.py")} - plain == {paper.__name__.split(".")[-1] for paper in PAPERS}
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__.split(".")[-1])
+def name_of(family):
+    return family.__name__.split(".")[-1]
+
+
+# Networks and weights alone, so far.
+WITHOUT_RECIPE = {"squeezenet", "shufflenet", "dpn", "nasnet", "pnasnet", "mnasnet", "mobilenet_v3"}
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if name_of(f) not in WITHOUT_RECIPE], ids=name_of)
 def test_every_family_has_a_recipe_and_a_small_one(family):
     """Small: images of at most 32 pixels."""
     own = [recipe for recipe in RECIPES.values() if recipe.model in {row.name for row in family.VARIANTS}]

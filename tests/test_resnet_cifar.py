@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from quick_jit import quick_init, quick_jit
 
-from cnn_jax import UserError, create_model, import_state_dict
+from cnn_jax import UserError, create_model, import_state_dict, model_info
 from cnn_jax.models.structure import structure
 
 IMAGE = (32, 32, 3)
@@ -74,3 +74,14 @@ def test_a_file_of_akamasters_loads_with_its_prefix():
         params["stage2_block1"]["conv1"]["conv"]["kernel"][2, 1, 5],
         state_dict["module.layer2.0.conv1.weight"][:, 5, 2, 1].astype(np.float32),
     )
+
+
+@pytest.mark.parametrize(("name", "millions"), [("8x64d", 34.4), ("16x64d", 68.1)])
+def test_resnext_29_has_the_parameters_of_table_7(name, millions):
+    assert abs(model_info(f"resnext29_{name}_cifar").structure.params / 1e6 - millions) < 0.1
+
+
+def test_gates_of_cifar_nets_add_nothing_but_themselves():
+    plain = structure(create_model("resnet20_cifar", shortcut="B"), (32, 32, 3)).params
+    gates = sum(3 * (2 * width * (width // 16) + width // 16 + width) for width in (16, 32, 64))  # by hand from eq. 3
+    assert model_info("seresnet20_cifar").structure.params == plain + gates

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from quick_jit import quick_init, quick_jit
 
-from cnn_jax import create_model
+from cnn_jax import create_model, model_info
 from cnn_jax.layers import BatchNorm, ConvBN
 from cnn_jax.models.structure import structure
-from cnn_jax.models.xception import Block, SeparableConv
+from cnn_jax.models.xception import AlignedBlock, Block, SeparableConv
 
 
 def test_outputs_have_the_sizes_of_figure_5():
@@ -65,3 +65,25 @@ def test_the_cifar_stem_keeps_the_image_until_the_first_block(size):
     taps = structure(create_model("xception", stem="cifar"), (size, size, 1)).taps
     sizes = [taps[name][0] for name in ("conv2", "block1", "block2", "block3", "conv4")]
     assert sizes == [size, size // 2, size // 4, -(-size // 8), -(-size // 16)]
+
+
+def test_aligned_nets_have_the_layers_of_their_names():
+    """Two in the stem and three a block, a separable convolution counting as one; shortcuts do not count."""
+    for layers, blocks in ((41, 13), (65, 21), (71, 23)):
+        found = model_info(f"xception{layers}").structure
+        assert sum(layer.path.endswith("pointwise/conv") for layer in found.layers) == 3 * blocks == layers - 2
+
+
+def test_aligned_nets_halve_the_image_in_the_last_depthwise_layer_of_a_block():
+    taps = model_info("xception71").structure.taps
+    assert [taps[f"block{i}"][0] for i in (1, 2, 3, 4, 5, 21, 22, 23)] == [75, 75, 38, 38, 19, 19, 10, 10]
+
+
+def test_the_last_aligned_block_is_activated_behind_each_layer_and_has_no_shortcut():
+    x = np.random.default_rng(0).standard_normal((1, 6, 6, 4)).astype(np.float32)
+    for shortcut in (True, False):
+        block = AlignedBlock((4, 4, 4), 1, shortcut, ConvBN)
+        variables = quick_init(block, x, train=False)
+        variables["params"]["conv3_pointwise"]["norm"]["scale"] *= 0
+        y = quick_jit(partial(block.apply, variables, train=False))(x)
+        np.testing.assert_array_equal(y, x if shortcut else 0 * x)

@@ -11,7 +11,7 @@ from cnn_jax.layers.blocks import (
     zero_pad_shortcut,
 )
 from cnn_jax.layers.branches import Chain, Inception, Unit, branches
-from cnn_jax.layers.conv import Conv
+from cnn_jax.layers.conv import Conv, same_padding
 from cnn_jax.layers.lowered import lowering
 from cnn_jax.layers.norm import BatchNorm, LocalResponseNorm
 from cnn_jax.layers.pool import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
@@ -37,6 +37,7 @@ __all__ = [
     "last_norm",
     "lowering",
     "max_pool",
+    "same_padding",
     "tap",
     "zero_pad_shortcut",
 ]

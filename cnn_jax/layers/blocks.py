@@ -61,21 +61,26 @@ class SqueezeExcite(nn.Module):
     """Scales each channel by a gate computed from all channels' means (Hu 2018, 1709.01507, eq. 2-4).
 
     (B, H, W, C) -> (B, H, W, C): mean over positions -> `reduce` to C / reduction -> ReLU ->
-    `expand` to C -> sigmoid. `divisor` rounds the hidden width to its nearest multiple, as timm
-    does with 8; without it the width is the paper's C // reduction, at least 1.
+    `expand` to C -> sigmoid, or another `gate`. `divisor` rounds the hidden width to its nearest
+    multiple, as timm does with 8; without it the width is the paper's C // reduction, at least 1.
+    `hidden` says it instead.
     """
 
     reduction: int = 16
     divisor: int = 1
+    hidden: int | None = None
+    gate: Callable = nn.sigmoid
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        hidden = x.shape[-1] // self.reduction + self.divisor // 2
-        hidden = max(self.divisor, hidden // self.divisor * self.divisor)
+        hidden = self.hidden
+        if hidden is None:
+            hidden = x.shape[-1] // self.reduction + self.divisor // 2
+            hidden = max(self.divisor, hidden // self.divisor * self.divisor)
         s = global_avg_pool(x)
         s = nn.relu(nn.Dense(hidden, dtype=self.dtype, name="reduce")(s))
-        s = nn.sigmoid(nn.Dense(x.shape[-1], dtype=self.dtype, name="expand")(s))
+        s = self.gate(nn.Dense(x.shape[-1], dtype=self.dtype, name="expand")(s))
         return scale_channels(x, s)
 
 

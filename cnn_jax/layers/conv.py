@@ -26,6 +26,18 @@ def padding_pairs(padding: Padding) -> Pads:
     return ((padding, padding), (padding, padding)) if isinstance(padding, int) else padding
 
 
+def same_padding(x: jax.Array, window: IntPair, stride: IntPair) -> Pads:
+    """TensorFlow's "SAME" for windows over (B, H, W, C): outputs of ceil(size / stride), an odd pixel of padding last.
+
+    For layers whose weights come from TensorFlow and for no others: on even sizes with stride 2 it is not symmetric.
+    """
+    pads = []
+    for size, k, s in zip(x.shape[1:3], pair(window), pair(stride), strict=True):
+        total = max((-(-size // s) - 1) * s + k - size, 0)
+        pads.append((total // 2, total - total // 2))
+    return pads[0], pads[1]
+
+
 def convolve(x: jax.Array, kernel: jax.Array, stride: IntPair = 1, padding: Padding = 0, groups: int = 1) -> jax.Array:
     """Cross-correlates (B, H, W, C) with a kernel (kh, kw, C // groups, C_out).
 

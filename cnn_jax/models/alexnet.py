@@ -8,7 +8,7 @@ Departures: images are 227 pixels wide and conv1 unpadded, since the paper's 224
 
 `alexnet_caffe` is Caffe's bvlc_alexnet, another function of the same layers: normalisation with
 k = 1 and alpha divided by 5, biases of 0.1 because 1 gave a flat loss there. Its order is the
-paper's, normalisation before pooling; `pool_first=True` gives CaffeNet's, the other way round.
+paper's, normalisation before pooling; `caffenet`, Caffe's other replica, has it the other way round.
 
 `alexnet_owt` is torchvision's alexnet: one tower, no normalisation, and dropout before the fully
 connected layers instead of behind them. 1404.5997 gives no initialisation; here it is He's.
@@ -140,6 +140,8 @@ VARIANTS = (
             "sec. 3.5", 60_965_224, 724_406_816),
     of_2012("alexnet_caffe", CAFFE, "Caffe's replica: milder response normalisation, biases of 0.1",
             "sec. 3.5", 60_965_224, 724_406_816),
+    of_2012("caffenet", partial(CAFFE, pool_first=True), "CaffeNet: as alexnet_caffe, but normalised behind the pools",
+            "sec. 3.5", params=60_965_224, macs=724_406_816),
     ModelInfo("alexnet_owt", ONE_TOWER, "one tower, no response normalisation: torchvision's alexnet",
               "sec. 5", 61_100_840, 714_188_480, references=("torchvision.alexnet",), year=2014,
               paper="Krizhevsky, One weird trick for parallelizing convolutional neural networks (1404.5997)"),

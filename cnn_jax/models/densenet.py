@@ -3,7 +3,8 @@ Convolutional Networks" (1608.06993).
 
 Every layer sees all features before it in its block and adds `growth` of its own. The nets for
 ImageNet and the "BC" ones for CIFAR-10 have bottlenecks and halve the channels between blocks.
-`densenet161` (k = 48) is of the authors' code, not of the paper's table 1.
+`densenet161` (k = 48) is of the authors' code, not of the paper's table 1, `densenet264d` (k = 48, three
+3x3 in the stem) timm's.
 """
 
 from collections.abc import Callable
@@ -76,12 +77,12 @@ class Transition(nn.Module):
 class DenseNet(nn.Module):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
-    `stages` counts the layers of each block. `stem`: "imagenet" (7x7 of stride 2, max pool) or
-    "cifar" (one 3x3 of stride 1 without norm, no pool: for 28 to 64 pixels), to `stem_width`
-    channels or 2 * growth. A transition keeps floor(compression * C) channels. `dropout` acts behind
-    every convolution but the first; the paper has 0.2 on CIFAR without augmentation (sec. 4.2).
-    `se_reduction` adds squeeze-and-excitation to every dense layer. Taps: stem, stage1 and so on
-    (what a block gives, not yet activated), final.
+    `stages` counts the layers of each block. `stem`: "imagenet" (7x7 of stride 2, max pool), "deep"
+    (three 3x3 instead of the 7x7, 1812.01187, fig. 2b) or "cifar" (one 3x3 of stride 1 without norm,
+    no pool: for 28 to 64 pixels), to `stem_width` channels or 2 * growth. A transition keeps
+    floor(compression * C) channels. `dropout` acts behind every convolution but the first; the paper
+    has 0.2 on CIFAR without augmentation (sec. 4.2). `se_reduction` adds squeeze-and-excitation to every
+    dense layer. Taps: stem, stage1 and so on (what a block gives, not yet activated), final.
 
     Raises:
       UserError: an unknown stem.
@@ -117,13 +118,19 @@ class DenseNet(nn.Module):
         transition = partial(Transition, dropout=self.dropout, conv=conv, norm=norm)
 
         width = 2 * self.growth if self.stem_width is None else self.stem_width
+        conv_norm = partial(ConvBN, norm=self.norm, dtype=self.dtype)
         if self.stem == "imagenet":
-            x = ConvBN(width, 7, 2, 3, norm=self.norm, dtype=self.dtype, name="stem")(x, train=train)
-            x = max_pool(tap(self, "stem", x), 3, 2, 1)
+            x = tap(self, "stem", conv_norm(width, 7, 2, 3, name="stem")(x, train=train))
+        elif self.stem == "deep":
+            x = conv_norm(width // 2, 3, 2, 1, name="stem1")(x, train=train)
+            x = conv_norm(width // 2, 3, 1, 1, name="stem2")(x, train=train)
+            x = tap(self, "stem", conv_norm(width, 3, 1, 1, name="stem3")(x, train=train))
         elif self.stem == "cifar":
             x = tap(self, "stem", conv(width, 3, 1, 1, name="stem")(x))
         else:
-            raise UserError(did_you_mean("stem", self.stem, ("imagenet", "cifar")))
+            raise UserError(did_you_mean("stem", self.stem, ("imagenet", "deep", "cifar")))
+        if self.stem != "cifar":
+            x = max_pool(x, 3, 2, 1)
         for i, layers in enumerate(self.stages, start=1):
             if i > 1:
                 module = transition(int(self.compression * x.shape[-1]), name=f"transition{i - 1}")
@@ -162,6 +169,9 @@ VARIANTS = (
           "table 1", 33_337_704, 5_751_653_376),
     huang("densenet161", partial(DenseNet, (6, 12, 36, 24), 48), "161 layers, growth 48",
           "the authors' code", 28_681_000, 7_727_907_072, references=both("densenet161")),
+    huang("densenet264d", partial(DenseNet, (6, 12, 64, 48), 48, stem="deep"),
+          "264 layers, growth 48, three 3x3 in the stem: timm's", "not in the paper",
+          params=72_736_216, macs=13_470_266_880, references=("timm.densenet264d",), interpolation="bicubic"),
     cifar("densenet_40_12", partial(PlainCifarNet, (12,) * 3, 12), "40 layers for CIFAR-10, growth 12",
           params=1_019_722, macs=264_812_928),
     cifar("densenet_100_12", partial(PlainCifarNet, (32,) * 3, 12), "100 layers for CIFAR-10, growth 12",

@@ -93,13 +93,14 @@ class SeparableBlock(nn.Module):
 class InvertedResidual(nn.Module):
     """1x1 expand -> 3x3 depthwise -> linear 1x1 project, plus the input where the shape stays (v2, fig. 4d).
 
-    (B, H, W, C) -> (B, H', W', features), `expansion` * C channels inside; no expand layer at 1.
-    Where it stays, `stochastic_depth` is the rate of drop_branch, and `zero_init` starts the last
-    norm's scale at 0.
+    (B, H, W, C) -> (B, H', W', features), `inner` channels inside; no expand layer if those are C.
+    `kernel_size` is the depthwise layer's, behind which `se` stands. Where the shape stays,
+    `stochastic_depth` is the rate of drop_branch, and `zero_init` starts the last norm's scale at 0.
     """
 
     features: int
-    expansion: int
+    inner: int
+    kernel_size: int = 3
     stride: int = 1
     se: ModuleDef | None = None
     conv: ModuleDef = ConvBN
@@ -108,10 +109,10 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        inner = self.expansion * x.shape[-1]
+        inner, size = self.inner, self.kernel_size
         around = self.stride == 1 and x.shape[-1] == self.features
-        y = x if self.expansion == 1 else self.conv(inner, 1, name="expand")(x, train=train)
-        y = self.conv(inner, 3, self.stride, 1, groups=inner, name="depthwise")(y, train=train)
+        y = x if inner == x.shape[-1] else self.conv(inner, 1, name="expand")(x, train=train)
+        y = self.conv(inner, size, self.stride, size // 2, groups=inner, name="depthwise")(y, train=train)
         if self.se is not None:
             y = self.se(name="se")(y)
         y = self.conv(self.features, 1, act=None, zero_init=self.zero_init and around, name="project")(y, train=train)
@@ -122,8 +123,9 @@ class MobileNetV1(nn.Module):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `width` is the paper's alpha (sec. 3.3). `stem="cifar"`, for 28 to 64 pixels, gives the stem
-    and stage2 stride 1. `se_reduction` adds squeeze-and-excitation to every pointwise layer
-    (1709.01507). Taps: stem, stage1 to stage5.
+    and stage2 stride 1. `last` puts a 1x1 convolution to so many channels before the pool.
+    `se_reduction` adds squeeze-and-excitation to every pointwise layer (1709.01507). Taps: stem,
+    stage1 to stage5, and final with `last`.
 
     Raises:
       UserError: an unknown stem.
@@ -131,6 +133,7 @@ class MobileNetV1(nn.Module):
 
     width: float = 1.0
     act: Callable = nn.relu
+    last: int | None = None
     stem: str = "imagenet"
     se_reduction: int | None = None
     num_classes: int = 1000
@@ -152,6 +155,8 @@ class MobileNetV1(nn.Module):
                 )
                 x = call_block(module, x, train=train, remat=self.remat)
             x = tap(self, f"stage{i}", x)
+        if self.last is not None:
+            x = tap(self, "final", conv(self.last, 1, name="final")(x, train=train))
         return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
@@ -196,10 +201,10 @@ class MobileNetV2(nn.Module):
             for j in range(1, counts[i - 1] + 1):
                 module = InvertedResidual(
                     scaled(channels, self.width),
-                    expansion,
-                    stride if j == 1 else 1,
-                    se,
-                    conv,
+                    expansion * x.shape[-1],
+                    stride=stride if j == 1 else 1,
+                    se=se,
+                    conv=conv,
                     stochastic_depth=next(rates),
                     zero_init=self.zero_init,
                     name=f"stage{i}_block{j}",
@@ -227,6 +232,9 @@ VARIANTS = (
        "not in the paper", 6_270_840, 879_516_800),
     v1("mobilenetv1_100", relu6, "version 1 with ReLU6: timm's", "table 1", 4_231_976, 568_740_352,
        references=("timm.mobilenetv1_100",), interpolation="bicubic"),
+    v1("mobilenetv1_100h", partial(relu6, last=1024), "version 1 with ReLU6 and one more 1x1 convolution: timm's",
+       "not in the paper", params=5_282_600, macs=620_120_576, references=("timm.mobilenetv1_100h",),
+       interpolation="bicubic"),
     v1("mobilenetv1_125", partial(relu6, 1.25), "version 1 with ReLU6, 1.25 times the width: timm's",
        "not in the paper", 6_270_840, 879_516_800, references=("timm.mobilenetv1_125",),
        interpolation="bicubic", crop=0.9),

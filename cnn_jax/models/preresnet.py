@@ -7,7 +7,8 @@ from the unit's first activation. Behind the last unit stand one more BN and ReL
 `preresnet*` take the first activation right after conv1, before the paths split, as the appendix
 says. `resnetv2_*` are timm's: conv1 and pool are bare, and the first unit has an activation of its
 own. Where the two differ is the basic first unit, whose identity is raw in timm, and which side of
-the pool the first norm stands.
+the pool the first norm stands. `resnetv2_*d` have three 3x3 in the stem and average before they project,
+as ResNet-D does (1812.01187).
 
 The paper leaves open where a bottleneck halves the image. Here it is in the 3x3, as in all current
 weights; the authors' code for CIFAR-10 (KaimingHe/resnet-1k-layers) does it in the first 1x1, which
@@ -25,7 +26,9 @@ from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     Conv,
+    ConvBN,
     SqueezeExcite,
+    avg_pool,
     call_block,
     classify,
     depth_rates,
@@ -39,13 +42,18 @@ from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
 ModuleDef = Callable[..., nn.Module]
 
 
-def shortcut(x: jax.Array, activated: jax.Array, features: int, stride: int, conv: ModuleDef) -> jax.Array:
+def shortcut(
+    x: jax.Array, activated: jax.Array, features: int, stride: int, averaging: bool, conv: ModuleDef
+) -> jax.Array:
     """The input itself, or a projection of its activation where the shape changes (sec. 3, appendix).
 
-    To be called inside a compact unit; (B, H, W, C) -> (B, H', W', features).
+    `averaging` takes 2x2 means before a projection of stride 1 (1812.01187, fig. 2c). To be called inside a
+    compact unit; (B, H, W, C) -> (B, H', W', features).
     """
     if stride == 1 and x.shape[-1] == features:
         return x
+    if averaging and stride > 1:
+        activated, stride = avg_pool(activated, 2, stride, ceil_mode=True, count_include_pad=False), 1
     return conv(features, 1, stride, name="project")(activated)
 
 
@@ -53,12 +61,14 @@ class BasicUnit(nn.Module):
     """BN-ReLU-3x3 twice, plus shortcut (fig. 1b). (B, H, W, C) -> (B, H', W', width).
 
     `activated` says that the input has its BN and ReLU already. `dropout` acts before the second
-    convolution (1605.07146, sec. 2.4). `stochastic_depth` is the rate of drop_branch.
+    convolution (1605.07146, sec. 2.4). `averaging`: see shortcut. `stochastic_depth` is the rate of
+    drop_branch.
     """
 
     width: int
     stride: int = 1
     activated: bool = False
+    averaging: bool = False
     dropout: float = 0.0
     stochastic_depth: float = 0.0
     se: ModuleDef | None = None
@@ -75,18 +85,19 @@ class BasicUnit(nn.Module):
         if self.se is not None:
             y = self.se(name="se")(y)
         y = drop_branch(y, self.stochastic_depth, train=train)
-        return y + shortcut(x, first, self.width, self.stride, self.conv)
+        return y + shortcut(x, first, self.width, self.stride, self.averaging, self.conv)
 
 
 class BottleneckUnit(nn.Module):
     """BN-ReLU before each of 1x1, 3x3, 1x1, plus shortcut. (B, H, W, C) -> (B, H', W', 4 * width).
 
-    `stride_first` puts the stride in the first 1x1. `activated`, `stochastic_depth`: see BasicUnit.
+    `stride_first` puts the stride in the first 1x1. `activated`, `averaging`, `stochastic_depth`: see BasicUnit.
     """
 
     width: int
     stride: int = 1
     activated: bool = False
+    averaging: bool = False
     stride_first: bool = False
     stochastic_depth: float = 0.0
     se: ModuleDef | None = None
@@ -105,14 +116,15 @@ class BottleneckUnit(nn.Module):
         if self.se is not None:
             y = self.se(name="se")(y)
         y = drop_branch(y, self.stochastic_depth, train=train)
-        return y + shortcut(x, first, 4 * self.width, self.stride, self.conv)
+        return y + shortcut(x, first, 4 * self.width, self.stride, self.averaging, self.conv)
 
 
 class PreResNet(nn.Module):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `stages` counts the units of each stage, `width` is that of the first. `stem`: "imagenet" (7x7
-    of stride 2, max pool) or "cifar" (one 3x3 of stride 1, no pool: for 28 to 64 pixels).
+    of stride 2, max pool), "deep" (three 3x3 instead of the 7x7, the last without its norm) or "cifar" (one
+    3x3 of stride 1, no pool: for 28 to 64 pixels). `averaging`: shortcuts average before they project.
     `early_activation` takes the first activation before the pool and the first unit.
     `se_reduction` adds squeeze-and-excitation to the end of every residual branch; `dropout` acts
     before the classifier. `stochastic_depth` is the last unit's rate, see depth_rates. Taps: stem,
@@ -127,6 +139,7 @@ class PreResNet(nn.Module):
     stem: str = "imagenet"
     width: int = 64
     early_activation: bool = True
+    averaging: bool = False
     se_reduction: int | None = None
     num_classes: int = 1000
     dropout: float = 0.0
@@ -140,16 +153,23 @@ class PreResNet(nn.Module):
         conv = partial(Conv, use_bias=False, dtype=self.dtype)
         norm = partial(self.norm, dtype=self.dtype)
         se = partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
-        unit = partial(self.unit, conv=conv, norm=norm, se=None if self.se_reduction is None else se)
+        se = None if self.se_reduction is None else se
+        unit = partial(self.unit, averaging=self.averaging, conv=conv, norm=norm, se=se)
 
-        if self.stem not in (stems := ("imagenet", "cifar")):
+        if self.stem not in (stems := ("imagenet", "deep", "cifar")):
             raise UserError(did_you_mean("stem", self.stem, stems))
-        size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
-        x = conv(self.width, size, stride, size // 2, name="stem")(x)
+        if self.stem == "deep":
+            conv_norm = partial(ConvBN, self.width // 2, 3, padding=1, norm=self.norm, dtype=self.dtype)
+            x = conv_norm(stride=2, name="stem1")(x, train=train)
+            x = conv_norm(name="stem2")(x, train=train)
+            x = conv(self.width, 3, 1, 1, name="stem3")(x)
+        else:
+            size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
+            x = conv(self.width, size, stride, size // 2, name="stem")(x)
         if self.early_activation:
             x = nn.relu(norm(name="stem_norm")(x, train=train))
         x = tap(self, "stem", x)
-        if self.stem == "imagenet":
+        if self.stem != "cifar":
             x = max_pool(x, 3, 2, 1)
         rates = depth_rates(sum(self.stages), self.stochastic_depth)
         for i, units in enumerate(self.stages, start=1):
@@ -177,6 +197,7 @@ DEPTH = {
     200: (3, 24, 36, 3),
 }
 TimmNet = partial(PreResNet, early_activation=False)
+TimmNetD = partial(TimmNet, stem="deep", averaging=True)
 CifarNet = partial(PreResNet, stem="cifar", width=16, num_classes=10)
 
 he = partial(
@@ -209,6 +230,19 @@ VARIANTS = (
          "appendix", 44_541_480, 7_801_405_440, references=("timm.resnetv2_101",), crop=0.95),
     timm("resnetv2_152", partial(TimmNet, DEPTH[152], BottleneckUnit), "152 layers, bare stem as in timm",
          "appendix", 60_185_128, 11_513_626_624, references=("timm.resnetv2_152",)),
+    timm("resnetv2_18d", partial(TimmNetD, DEPTH[18]), "18 layers, three 3x3 in the stem, averaging shortcuts",
+         "not in the paper", params=11_706_952, macs=2_053_713_920, references=("timm.resnetv2_18d",), crop=0.9),
+    timm("resnetv2_34d", partial(TimmNetD, DEPTH[34]), "34 layers, three 3x3 in the stem, averaging shortcuts",
+         "not in the paper", params=21_815_112, macs=3_903_401_984, references=("timm.resnetv2_34d",), crop=0.9),
+    timm("resnetv2_50d", partial(TimmNetD, DEPTH[50], BottleneckUnit),
+         "50 layers, three 3x3 in the stem, averaging shortcuts",
+         "not in the paper", params=25_568_584, macs=4_328_824_832, references=("timm.resnetv2_50d",)),
+    timm("resnetv2_101d", partial(TimmNetD, DEPTH[101], BottleneckUnit),
+         "101 layers, three 3x3 in the stem, averaging shortcuts",
+         "not in the paper", params=44_560_712, macs=8_041_046_016, references=("timm.resnetv2_101d",)),
+    timm("resnetv2_152d", partial(TimmNetD, DEPTH[152], BottleneckUnit),
+         "152 layers, three 3x3 in the stem, averaging shortcuts",
+         "not in the paper", params=60_204_360, macs=11_753_267_200, references=("timm.resnetv2_152d",)),
     cifar("preresnet110_cifar", partial(CifarNet, (18, 18, 18)), "110 layers for CIFAR-10, basic units",
           "table 3", 1_730_522, 253_149_824),
     cifar("preresnet164_cifar", partial(CifarNet, (18, 18, 18), unit=BottleneckUnit),

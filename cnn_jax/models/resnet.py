@@ -214,7 +214,12 @@ def resnext(groups: int, group_width: int) -> ModuleDef:
 
 
 STRIDE_FIRST = partial(Bottleneck, stride_first=True)
-DEPTH = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # table 1
+ResNetD = partial(ResNet, stem="deep", shortcut="D")
+# Table 1; 26 is timm's, 200 of 1603.05027.
+DEPTH = {
+    18: (2, 2, 2, 2), 26: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}  # fmt: skip
 
 he = partial(
     ModelInfo, paper="He, Zhang, Ren & Sun, Deep Residual Learning for Image Recognition (1512.03385)", year=2015
@@ -228,7 +233,7 @@ wide = partial(ModelInfo, paper="Zagoruyko & Komodakis, Wide Residual Networks (
 bag = partial(
     ModelInfo, paper="He, Zhang et al., Bag of Tricks for Image Classification with CNNs (1812.01187)", year=2018
 )
-
+timm = partial(bag, section="not in the paper", interpolation="bicubic")
 
 # fmt: off
 VARIANTS = (
@@ -255,6 +260,30 @@ VARIANTS = (
     bag("resnet50d", partial(ResNet, DEPTH[50], Bottleneck, stem="deep", shortcut="D"),
         "ResNet-50 with three 3x3 in the stem and averaging shortcuts",
         "sec. 4, fig. 2", 25_576_264, 4_328_824_832, references=("timm.resnet50d",), interpolation="bicubic"),
+    timm("resnet26", partial(ResNet, DEPTH[26], Bottleneck), "26 layers, stride in the 3x3: timm's",
+         params=15_995_176, macs=2_342_256_640, references=("timm.resnet26",)),
+    timm("resnet18d", partial(ResNetD, DEPTH[18]), "ResNet-18 with the stem and shortcuts of resnet50d",
+         params=11_708_744, macs=2_053_713_920, references=("timm.resnet18d",)),
+    timm("resnet26d", partial(ResNetD, DEPTH[26], Bottleneck), "resnet26 with the stem and shortcuts of resnet50d",
+         params=16_014_408, macs=2_581_897_216, references=("timm.resnet26d",)),
+    timm("resnet34d", partial(ResNetD, DEPTH[34]), "ResNet-34 with the stem and shortcuts of resnet50d",
+         params=21_816_904, macs=3_903_401_984, references=("timm.resnet34d",)),
+    timm("resnet101d", partial(ResNetD, DEPTH[101], Bottleneck), "ResNet-101 with the stem and shortcuts of resnet50d",
+         params=44_568_392, macs=10_501_963_776, references=("timm.resnet101d",), input_size=(256, 256, 3), crop=0.95),
+    timm("resnet152d", partial(ResNetD, DEPTH[152], Bottleneck), "ResNet-152 with the stem and shortcuts of resnet50d",
+         params=60_212_040, macs=15_350_579_200, references=("timm.resnet152d",), input_size=(256, 256, 3), crop=0.95),
+    timm("resnet200d", partial(ResNetD, DEPTH[200], Bottleneck), "200 layers with the stem and shortcuts of resnet50d",
+         params=64_693_064, macs=19_913_981_952, references=("timm.resnet200d",), input_size=(256, 256, 3), crop=0.95),
+    timm("resnet50c", partial(ResNet, DEPTH[50], Bottleneck, stem="deep"), "ResNet-50 with three 3x3 in the stem",
+         section="fig. 2b", params=25_576_264, macs=4_328_824_832, references=("timm.resnet50c",)),
+    timm("resnet50s", partial(ResNet, DEPTH[50], Bottleneck, stem="deep", stem_width=128),
+         "ResNet-50 with three 3x3 in the stem, twice as wide",
+         params=25_680_808, macs=5_444_337_664, references=("timm.resnet50s",)),
+    timm("resnext50d_32x4d", partial(ResNetD, DEPTH[50], resnext(32, 4)),
+         "ResNeXt-50 with the stem and shortcuts of resnet50d",
+         params=25_048_136, macs=4_470_120_448, references=("timm.resnext50d_32x4d",)),
+    xie("resnext101_32x16d", partial(ResNet, DEPTH[101], resnext(32, 16)), "101 layers, 32 groups 16 wide",
+        "not in the paper", params=194_026_792, macs=36_163_289_088, references=("timm.resnext101_32x16d",)),
     xie("resnext50_32x4d", partial(ResNet, DEPTH[50], resnext(32, 4)), "50 layers, 32 groups 4 wide",
         "table 1", 25_028_904, 4_230_479_872, references=both("resnext50_32x4d")),
     xie("resnext101_32x4d", partial(ResNet, DEPTH[101], resnext(32, 4)), "101 layers, 32 groups 4 wide",

@@ -1,5 +1,6 @@
 """Residual networks for CIFAR-10: He, Zhang, Ren & Sun, "Deep Residual Learning for Image
-Recognition" (1512.03385), sec. 4.2.
+Recognition" (1512.03385), sec. 4.2, and ResNeXt-29 (1611.05431, sec. 5.3): resnet.py's network with three
+stages of ResNeXt's blocks.
 
 The cards' mean and std are those of the published weights (akamaster/pytorch_resnet_cifar10); the
 authors subtract the mean image instead.
@@ -14,8 +15,8 @@ import jax.numpy as jnp
 
 from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, call_block, classify, depth_rates, global_avg_pool, tap
-from cnn_jax.models.card import ModelInfo
-from cnn_jax.models.resnet import BasicBlock, Shortcut
+from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
+from cnn_jax.models.resnet import BasicBlock, ResNet, Shortcut, resnext, xie
 
 ModuleDef = Callable[..., nn.Module]
 
@@ -85,7 +86,16 @@ he = partial(
     crop=1.0,
     num_classes=10,
 )
-
+ResNeXt29 = partial(ResNet, (3, 3, 3), stem="cifar", num_classes=10)
+resnext29 = partial(
+    xie,
+    section="sec. 5.3, table 7",
+    input_size=(32, 32, 3),
+    mean=CIFAR_MEAN,
+    std=CIFAR_STD,
+    crop=1.0,
+    num_classes=10,
+)
 plain = partial(he, section="sec. 4.2, fig. 6")
 
 # fmt: off
@@ -114,4 +124,12 @@ VARIANTS = (
        params=1_727_962, macs=252_887_680, references=("akamaster.resnet110",)),
     he("resnet1202_cifar", partial(ResNetCifar, 200), "1202 layers for CIFAR-10, shortcuts without parameters",
        params=19_421_274, macs=2_829_238_912, references=("akamaster.resnet1202",)),
+    resnext29("resnext29_32x4d_cifar", partial(ResNeXt29, resnext(32, 4)), "29 layers for CIFAR-10, 32 groups 4 wide",
+       section="not in the paper", params=4_775_754, macs=774_055_936,
+       references=("pytorchcv.resnext29_32x4d_cifar10",)),
+    resnext29("resnext29_8x64d_cifar", partial(ResNeXt29, resnext(8, 64)), "29 layers for CIFAR-10, 8 groups 64 wide",
+       params=34_426_698, macs=5_387_266_048),
+    resnext29("resnext29_16x64d_cifar", partial(ResNeXt29, resnext(16, 64)),
+       "29 layers for CIFAR-10, 16 groups 64 wide",
+       params=68_155_210, macs=10_688_866_304, references=("pytorchcv.resnext29_16x64d_cifar10",)),
 )

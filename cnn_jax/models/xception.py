@@ -3,6 +3,11 @@
 As the published weights in timm have it (legacy_xception, ported from Keras): convolutions of the
 stem unpadded, max pools padded by 1 on both sides, epsilon 1e-5 where Keras has 1e-3. The
 optional fully connected layers before the classifier (sec. 3) are left out.
+
+`xception41`, `65` and `71` are the "aligned" ones of Chen, Zhu, Papandreou, Schroff & Adam,
+"Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation" (1802.02611), fig. 4:
+three separable convolutions a block, the last of which has the pool's stride, batch norm behind each
+depthwise layer, and no shortcut around the last block. Layouts and weights are timm's.
 """
 
 from collections.abc import Callable
@@ -39,6 +44,18 @@ BLOCKS = (
     *(((728, 728, 728), 1),) * 8,  # middle flow
     ((728, 1024), 2),  # exit flow
 )
+
+
+# Of the aligned nets: 1802.02611, fig. 4, and for 71 layers the authors' code.
+EXIT = (((728, 1024, 1024), 2), ((1536, 1536, 2048), 1))
+ALIGNED = {
+    layers: (*(((width,) * 3, stride) for width, stride in entry), *(((728,) * 3, 1),) * middle, *EXIT)
+    for layers, entry, middle in (
+        (41, ((128, 2), (256, 2), (728, 2)), 8),
+        (65, ((128, 2), (256, 2), (728, 2)), 16),
+        (71, ((128, 2), (256, 1), (256, 2), (728, 1), (728, 2)), 16),
+    )
+}
 
 
 class SeparableConv(nn.Module):
@@ -135,21 +152,97 @@ class Xception(nn.Module):
         return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
+class AlignedBlock(nn.Module):
+    """Three of (3x3 depthwise, 1x1), each with batch norm, plus shortcut (1802.02611, fig. 4).
+
+    (B, H, W, C) -> (B, H', W', widths[-1]), the last depthwise layer with the stride. A ReLU stands before
+    each pair, or, without `shortcut`, behind each layer. `stochastic_depth`, `zero_init`: see Block.
+    """
+
+    widths: tuple[int, int, int]
+    stride: int
+    shortcut: bool
+    conv: ModuleDef
+    stochastic_depth: float = 0.0
+    zero_init: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        conv, y = partial(self.conv, act=None if self.shortcut else nn.relu), x
+        for i, width in enumerate(self.widths, start=1):
+            if self.shortcut:
+                y = nn.relu(y)
+            channels, stride = y.shape[-1], self.stride if i == len(self.widths) else 1
+            zero_init = self.zero_init and self.shortcut and i == len(self.widths)
+            y = conv(channels, 3, stride, 1, channels, name=f"conv{i}_depthwise")(y, train=train)
+            y = conv(width, 1, zero_init=zero_init, name=f"conv{i}_pointwise")(y, train=train)
+        if not self.shortcut:
+            return y
+        if x.shape != y.shape:
+            x = conv(self.widths[-1], 1, self.stride, name="project")(x, train=train)
+        return x + drop_branch(y, self.stochastic_depth, train=train)
+
+
+class AlignedXception(nn.Module):
+    """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
+
+    `blocks` is a row of ALIGNED. `stem`: "imagenet" (3x3 of stride 2 and 3x3) or "cifar" (both of
+    stride 1: for 28 to 64 pixels). `stochastic_depth` is the rate of the last block but one, see depth_rates;
+    `zero_init` starts the last norm of each branch at 0. Taps: conv2, block1 and so on.
+
+    Raises:
+      UserError: an unknown stem.
+    """
+
+    blocks: tuple[tuple[tuple[int, int, int], int], ...]
+    stem: str = "imagenet"
+    num_classes: int = 1000
+    dropout: float = 0.0
+    stochastic_depth: float = 0.0
+    zero_init: bool = False
+    remat: bool | tuple[str, ...] = False
+    norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if self.stem not in (stems := ("imagenet", "cifar")):
+            raise UserError(did_you_mean("stem", self.stem, stems))
+        conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
+        x = conv(32, 3, 1 if self.stem == "cifar" else 2, 1, name="conv1")(x, train=train)
+        x = tap(self, "conv2", conv(64, 3, 1, 1, name="conv2")(x, train=train))
+        last = len(self.blocks)
+        rates = (*depth_rates(last - 1, self.stochastic_depth), 0.0)
+        for i, ((widths, stride), rate) in enumerate(zip(self.blocks, rates, strict=True), start=1):
+            block = AlignedBlock(widths, stride, i < last, conv, rate, self.zero_init, name=f"block{i}")
+            x = tap(self, f"block{i}", call_block(block, x, train=train, remat=self.remat))
+        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+
+
+chollet = partial(
+    ModelInfo,
+    paper="Chollet, Xception: Deep Learning with Depthwise Separable Convolutions (1610.02357)",
+    year=2016,
+    input_size=(299, 299, 3),
+    mean=HALF,
+    std=HALF,
+    interpolation="bicubic",
+)
+aligned = partial(
+    chollet,
+    paper="Chen, Zhu, Papandreou, Schroff & Adam, Encoder-Decoder with Atrous Separable Convolution (1802.02611)",
+    year=2018,
+    crop=0.903,
+)
+
+# fmt: off
 VARIANTS = (
-    ModelInfo(
-        "xception",
-        Xception,
-        "depthwise separable convolutions in residual blocks; images in [-1, 1]",
-        "fig. 5",
-        22_855_952,
-        8_357_403_496,
-        paper="Chollet, Xception: Deep Learning with Depthwise Separable Convolutions (1610.02357)",
-        year=2016,
-        input_size=(299, 299, 3),
-        mean=HALF,
-        std=HALF,
-        interpolation="bicubic",
-        crop=0.8975,
-        references=("timm.legacy_xception",),
-    ),
+    chollet("xception", Xception, "depthwise separable convolutions in residual blocks; images in [-1, 1]", "fig. 5",
+            params=22_855_952, macs=8_357_403_496, references=("timm.legacy_xception",), crop=0.8975),
+    aligned("xception41", partial(AlignedXception, ALIGNED[41]), "aligned Xception of 41 layers", "the authors' code",
+            params=26_969_560, macs=9_204_134_312, references=("timm.xception41",)),
+    aligned("xception65", partial(AlignedXception, ALIGNED[65]), "aligned Xception of 65 layers", "fig. 4",
+            params=39_916_312, macs=13_852_682_216, references=("timm.xception65",), crop=0.94),
+    aligned("xception71", partial(AlignedXception, ALIGNED[71]), "aligned Xception of 71 layers", "the authors' code",
+            params=42_338_736, macs=17_946_553_928, references=("timm.xception71",)),
 )

@@ -9,11 +9,11 @@ number here: SE layers that are 1x1 convolutions (4), flattened fully connected 
 
 from fnmatch import fnmatchcase
 
-from cnn_jax.weights.names import inception, residual, sequential
+from cnn_jax.weights.names import cells, inception, mobile, residual, sequential
 from cnn_jax.weights.names.table import Table
 
 # Keyed by a glob over a card's references; the first that matches counts.
-TABLES: dict[str, Table] = sequential.TABLES | inception.TABLES | residual.TABLES
+TABLES: dict[str, Table] = sequential.TABLES | inception.TABLES | residual.TABLES | mobile.TABLES | cells.TABLES
 
 
 def table_for(reference: str) -> Table:

@@ -146,6 +146,16 @@ XCEPTION: Table = (
     (r"head", "fc"),
 )
 
+ALIGNED_XCEPTION: Table = (
+    *layers("conv([12])", "stem.<1>"),
+    *layers(r"block(\d+)/project", "blocks.<1>.shortcut"),
+    (r"block(\d+)/conv(\d)_depthwise/conv", r"blocks.<1>.stack.conv\2.conv_dw"),
+    (r"block(\d+)/conv(\d)_depthwise/norm", r"blocks.<1>.stack.conv\2.bn_dw"),
+    (r"block(\d+)/conv(\d)_pointwise/conv", r"blocks.<1>.stack.conv\2.conv_pw"),
+    (r"block(\d+)/conv(\d)_pointwise/norm", r"blocks.<1>.stack.conv\2.bn_pw"),
+    (r"head", "head.fc"),
+)
+
 TABLES: dict[str, Table] = {
     "torchvision.googlenet": GOOGLENET,
     "pretrainedmodels.bninception": BN_INCEPTION,
@@ -154,4 +164,5 @@ TABLES: dict[str, Table] = {
     "timm.inception_resnet_v2": (*inception_resnet("repeat", "repeat_1", "repeat_2", 10), (r"head", "classif")),
     "facenet_pytorch.*": (*inception_resnet("repeat_1", "repeat_2", "repeat_3", 6), (r"head", "logits")),
     "timm.legacy_xception": XCEPTION,
+    "timm.xception*": ALIGNED_XCEPTION,
 }
