@@ -137,10 +137,10 @@ of_2012 = partial(
 # fmt: off
 VARIANTS = (
     of_2012("alexnet", AlexNet, "the network of 2012: two towers, response normalisation",
-            "sec. 3.5", 60_965_224, 724_406_816),
+            "sec. 3.5", params=60_965_224, macs=724_406_816),
     of_2012("alexnet_caffe", CAFFE, "Caffe's replica: milder response normalisation, biases of 0.1",
-            "sec. 3.5", 60_965_224, 724_406_816),
+            "sec. 3.5", params=60_965_224, macs=724_406_816),
     ModelInfo("alexnet_owt", ONE_TOWER, "one tower, no response normalisation: torchvision's alexnet",
-              "sec. 5", 61_100_840, 714_188_480, references=("torchvision.alexnet",), year=2014,
+              "sec. 5", params=61_100_840, macs=714_188_480, references=("torchvision.alexnet",), year=2014,
               paper="Krizhevsky, One weird trick for parallelizing convolutional neural networks (1404.5997)"),
 )

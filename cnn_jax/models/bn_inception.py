@@ -117,8 +117,8 @@ VARIANTS = (
         BNInception,
         "Inception with batch norm and two 3x3 for the 5x5, as in Caffe; its weights take BGR images",
         "appendix, fig. 5",
-        11_295_240,
-        2_032_600_064,
+        params=11_295_240,
+        macs=2_032_600_064,
         paper="Ioffe & Szegedy, Batch Normalization (1502.03167)",
         year=2015,
         mean=(104 / 255, 117 / 255, 128 / 255),  # blue, green, red

@@ -63,9 +63,9 @@ class ModelInfo:
     build: Callable[..., nn.Module]
     summary: str
     section: str
+    _: KW_ONLY
     params: int
     macs: int
-    _: KW_ONLY
     paper: str
     year: int
     input_size: tuple[int, int, int] = (224, 224, 3)

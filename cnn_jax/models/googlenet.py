@@ -203,8 +203,8 @@ szegedy = partial(ModelInfo, paper="Szegedy et al., Going Deeper with Convolutio
 # fmt: off
 VARIANTS = (
     szegedy("googlenet", GoogLeNet, "Inception v1 as printed: biases, response normalisation, 5x5 branches",
-            "table 1", 6_998_552, 1_582_671_872, aux_params=6_379_728),
+            "table 1", params=6_998_552, macs=1_582_671_872, aux_params=6_379_728),
     szegedy("googlenet_bn", GoogLeNetBN, "Inception v1 with batch norm and 3x3 for 5x5, as torchvision has it",
-            "table 1", 6_624_904, 1_498_376_192, aux_params=6_379_984,
+            "table 1", params=6_624_904, macs=1_498_376_192, aux_params=6_379_984,
             mean=HALF, std=HALF, references=("torchvision.googlenet",)),
 )

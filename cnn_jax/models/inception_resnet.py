@@ -209,11 +209,11 @@ VARIANTS = (
     szegedy("inception_resnet_v1",
             partial(InceptionResNet, stages_v1, entry=256, embedding=512, num_classes=8631, dropout=0.6),
             "FaceNet's: a 512-d embedding of faces, with a classifier of VGGFace2's 8631 identities",
-            "sec. 3.2, fig. 15", 27_910_327, 1_422_081_376, input_size=(160, 160, 3),
+            "sec. 3.2, fig. 15", params=27_910_327, macs=1_422_081_376, input_size=(160, 160, 3),
             std=(128 / 255, 128 / 255, 128 / 255), crop=1.0, num_classes=8631,
             references=("facenet_pytorch.InceptionResnetV1",)),
     szegedy("inception_resnet_v2", partial(InceptionResNet, stages_v2, width=1536),
             "residual Inception modules, as released; images in [-1, 1]",
-            "sec. 3.2, fig. 15", 55_843_464, 13_155_794_016, input_size=(299, 299, 3), std=HALF,
+            "sec. 3.2, fig. 15", params=55_843_464, macs=13_155_794_016, input_size=(299, 299, 3), std=HALF,
             interpolation="bicubic", crop=0.8975, references=("timm.inception_resnet_v2",)),
 )

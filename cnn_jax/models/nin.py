@@ -111,8 +111,8 @@ lin = partial(ModelInfo, paper="Lin, Chen & Yan, Network In Network (1312.4400)"
 # fmt: off
 VARIANTS = (
     lin("nin_cifar10", CIFAR, "three mlpconv layers for CIFAR-10",
-        "sec. 4.2", 966_986, 222_486_528, input_size=(32, 32, 3), num_classes=10, crop=1.0,
+        "sec. 4.2", params=966_986, macs=222_486_528, input_size=(32, 32, 3), num_classes=10, crop=1.0,
         mean=CIFAR_MEAN, std=CIFAR_STD),
     lin("nin_imagenet", IMAGENET, "four mlpconv layers for ImageNet",
-        "the released net", 7_595_176, 969_460_864),
+        "the released net", params=7_595_176, macs=969_460_864),
 )

@@ -150,7 +150,7 @@ simonyan = partial(
 raw = partial(simonyan, std=(1 / 255,) * 3)  # sec. 2.1: raw 0..255 values less their mean
 
 
-def row(name: str, stages: tuple[tuple[int, ...], ...], summary: str, params: int, macs: int, **fields) -> ModelInfo:
+def row(name: str, stages: tuple[tuple[int, ...], ...], summary: str, *, params: int, macs: int, **fields) -> ModelInfo:
     """A network that torchvision and timm have under the same name."""
     references = (f"torchvision.{name}", f"timm.{name}")
     return simonyan(name, partial(VGG, stages, **fields), summary, params=params, macs=macs, references=references)
@@ -158,16 +158,16 @@ def row(name: str, stages: tuple[tuple[int, ...], ...], summary: str, params: in
 
 # fmt: off
 VARIANTS = (
-    row("vgg11", A, "configuration A: 11 layers", 132_863_336, 7_609_090_048),
+    row("vgg11", A, "configuration A: 11 layers", params=132_863_336, macs=7_609_090_048),
     raw("vgg11_lrn", partial(VGG, A, lrn=True), "configuration A-LRN: response normalisation after the first layer",
         params=132_863_336, macs=7_609_090_048),
-    row("vgg13", B, "configuration B: 13 layers", 133_047_848, 11_308_466_176),
+    row("vgg13", B, "configuration B: 13 layers", params=133_047_848, macs=11_308_466_176),
     raw("vgg16_c", partial(VGG, C), "configuration C: 16 layers, three of them 1x1",
         params=133_638_952, macs=11_770_888_192),
-    row("vgg16", D, "configuration D: 16 layers", 138_357_544, 15_470_264_320),
-    row("vgg19", E, "configuration E: 19 layers", 143_667_240, 19_632_062_464),
-    row("vgg11_bn", A, "configuration A with batch norm", 132_868_840, 7_609_090_048, norm=BatchNorm),
-    row("vgg13_bn", B, "configuration B with batch norm", 133_053_736, 11_308_466_176, norm=BatchNorm),
-    row("vgg16_bn", D, "configuration D with batch norm", 138_365_992, 15_470_264_320, norm=BatchNorm),
-    row("vgg19_bn", E, "configuration E with batch norm", 143_678_248, 19_632_062_464, norm=BatchNorm),
+    row("vgg16", D, "configuration D: 16 layers", params=138_357_544, macs=15_470_264_320),
+    row("vgg19", E, "configuration E: 19 layers", params=143_667_240, macs=19_632_062_464),
+    row("vgg11_bn", A, "configuration A with batch norm", params=132_868_840, macs=7_609_090_048, norm=BatchNorm),
+    row("vgg13_bn", B, "configuration B with batch norm", params=133_053_736, macs=11_308_466_176, norm=BatchNorm),
+    row("vgg16_bn", D, "configuration D with batch norm", params=138_365_992, macs=15_470_264_320, norm=BatchNorm),
+    row("vgg19_bn", E, "configuration E with batch norm", params=143_678_248, macs=19_632_062_464, norm=BatchNorm),
 )

@@ -70,7 +70,10 @@ wide = partial(
 
 # fmt: off
 VARIANTS = (
-    wide("wrn_40_4", partial(WideResNet, 6, 4), "40 layers, 4 times as wide", "table 4", 8_949_210, 1_298_582_016),
-    wide("wrn_16_8", partial(WideResNet, 2, 8), "16 layers, 8 times as wide", "table 4", 10_961_370, 1_548_145_664),
-    wide("wrn_28_10", partial(WideResNet, 4, 10), "28 layers, 10 times as wide", "table 4", 36_479_194, 5_243_328_768),
+    wide("wrn_40_4", partial(WideResNet, 6, 4), "40 layers, 4 times as wide", "table 4",
+         params=8_949_210, macs=1_298_582_016),
+    wide("wrn_16_8", partial(WideResNet, 2, 8), "16 layers, 8 times as wide", "table 4",
+         params=10_961_370, macs=1_548_145_664),
+    wide("wrn_28_10", partial(WideResNet, 4, 10), "28 layers, 10 times as wide", "table 4",
+         params=36_479_194, macs=5_243_328_768),
 )

@@ -76,7 +76,7 @@ zeiler = partial(
 # fmt: off
 VARIANTS = (
     zeiler("zfnet", ZFNet, "AlexNet with finer first layers and one tower",
-           "fig. 3", 62_357_608, 1_168_032_896),
+           "fig. 3", params=62_357_608, macs=1_168_032_896),
     zeiler("zfnet_512", partial(ZFNet, (96, 256, 512, 1024, 512)), "ZFNet with 512-1024-512 maps in layers 3 to 5",
-           "table 2", 107_627_624, 2_476_704_896),
+           "table 2", params=107_627_624, macs=2_476_704_896),
 )
