@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from quick_jit import quick_apply, quick_init
 
-from cnn_jax import UserError, create_model
+from cnn_jax import create_model
 from cnn_jax.models.structure import structure
 
 
@@ -82,8 +82,3 @@ def test_dropout_stands_where_the_released_nets_have_it(name, places):
 def test_the_cifar_stem_suits_small_images(name, size):
     found = structure(create_model(name, stem="cifar", num_classes=10), size)
     assert found.taps["mlpconv1"][:2] == size[:2] and found.output == (10,)
-
-
-def test_an_unknown_stem_is_told_with_near_names():
-    with pytest.raises(UserError, match=r"unknown stem 'cifer'; did you mean cifar"):
-        structure(create_model("nin_imagenet", stem="cifer"), (32, 32, 3))

@@ -21,17 +21,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import Conv, LocalResponseNorm, adaptive_avg_pool, classify, max_pool, tap
+from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Stem
 from cnn_jax.models.card import ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
 
 # Kernel and stride of conv1, side of the map under fc6, width of fc6 and fc7.
 STEMS = {"imagenet": (11, 4, 6, 4096), "cifar": (5, 1, 3, 1024)}  # first row: sec. 3.5
 
 
-class AlexNet(nn.Module):
+class AlexNet(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the values of fc7.
 
     `widths` are the kernels of conv1 to conv5; conv2, conv4 and conv5 have `groups`, and with the
@@ -40,13 +38,10 @@ class AlexNet(nn.Module):
     Maps of other sizes are averaged to 6x6 before fc6; with `dense` fc6 to head move over them
     and the logits of all positions are averaged. `stem="cifar"`, for 28 to 64 pixels: conv1 is 5x5
     of stride 1, fc6 sees 3x3 maps, fc6 and fc7 are 1024 wide. Taps: conv1 to conv5, pool5, fc6, fc7.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
     widths: tuple[int, ...] = (96, 256, 384, 384, 256)  # sec. 3.5
-    groups: int = 2
+    groups: Count = 2
     padding: int = 0
     lrn: ModuleDef | None = LocalResponseNorm  # sec. 3.3
     pool_first: bool = False
@@ -54,16 +49,14 @@ class AlexNet(nn.Module):
     bias: float = 1.0  # sec. 5
     kernel_init: Callable = nn.initializers.normal(0.01)  # sec. 5
     hidden_init: Callable = nn.initializers.normal(0.01)
-    stem: str = "imagenet"
-    num_classes: int = 1000
-    dropout: float = 0.5  # sec. 4.2
+    stem: Stem = "imagenet"
+    num_classes: Classes = 1000
+    dropout: Rate = 0.5  # sec. 4.2
     dense: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.stem not in STEMS:
-            raise UserError(did_you_mean("stem", self.stem, STEMS))
         size1, stride1, side, hidden = STEMS[self.stem]
         geometry = (
             (size1, stride1, self.padding if self.stem == "imagenet" else size1 // 2),

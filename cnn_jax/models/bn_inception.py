@@ -7,14 +7,12 @@ take images as BGR in 0 to 255 less (104, 117, 128): the card's mean and std do 
 in [0, 1] whose channels stand in the order blue, green, red.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     Chain,
@@ -29,9 +27,8 @@ from cnn_jax.layers import (
     max_pool,
     tap,
 )
+from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
 
 AVG = partial(avg_pool, window=3, stride=1, padding=1)
 MAX = partial(max_pool, window=3, stride=1, padding=1)
@@ -72,22 +69,19 @@ def inception(one, reduce3, three, reduce_double, double, pool, project) -> tupl
     return ((Unit(one),), *convs, (pool, Unit(project))) if one else (*convs, (halve,))
 
 
-class BNInception(nn.Module):
+class BNInception(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `stem`: "imagenet" (7x7 of stride 2, max pool) or "cifar" (3x3 of stride 1, no pool: for 28 to
     64 pixels). `se_reduction` gates every module's output (1709.01507, fig. 2). Taps: conv1,
     conv2, inception_3a to inception_5b.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
-    stem: str = "imagenet"
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.0  # sec. 4.2.1 removes it
-    remat: bool | tuple[str, ...] = False
+    stem: Stem = "imagenet"
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.0  # sec. 4.2.1 removes it
+    remat: Remat = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -98,10 +92,8 @@ class BNInception(nn.Module):
         if self.stem == "imagenet":
             x = tap(self, "conv1", conv(64, 7, 2, 3, name="conv1")(x, train=train))
             x = max_pool(x, 3, 2, ceil_mode=True)
-        elif self.stem == "cifar":
-            x = tap(self, "conv1", conv(64, 3, 1, 1, name="conv1")(x, train=train))
         else:
-            raise UserError(did_you_mean("stem", self.stem, ("imagenet", "cifar")))
+            x = tap(self, "conv1", conv(64, 3, 1, 1, name="conv1")(x, train=train))
         x = conv(64, 1, name="conv2_reduce")(x, train=train)
         x = tap(self, "conv2", conv(192, 3, 1, 1, name="conv2")(x, train=train))
         x = max_pool(x, 3, 2, ceil_mode=True)

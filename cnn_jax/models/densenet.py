@@ -6,14 +6,13 @@ ImageNet and the "BC" ones for CIFAR-10 have bottlenecks and halve the channels 
 `densenet161` (k = 48) is of the authors' code, not of the paper's table 1.
 """
 
-from collections.abc import Callable
 from functools import partial
+from typing import Annotated
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     Conv,
@@ -26,9 +25,8 @@ from cnn_jax.layers import (
     max_pool,
     tap,
 )
+from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat, Stem, Such
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo, both
-
-ModuleDef = Callable[..., nn.Module]
 
 
 class DenseLayer(nn.Module):
@@ -40,7 +38,7 @@ class DenseLayer(nn.Module):
 
     growth: int
     bottleneck: bool = True
-    dropout: float = 0.0
+    dropout: Rate = 0.0
     se: ModuleDef | None = None
     conv: ModuleDef = partial(Conv, use_bias=False)
     norm: ModuleDef = BatchNorm
@@ -61,7 +59,7 @@ class Transition(nn.Module):
     """BN-ReLU-1x1 -> 2x2 averages, (B, H, W, C) -> (B, H/2, W/2, features) (sec. 3)."""
 
     features: int
-    dropout: float = 0.0
+    dropout: Rate = 0.0
     conv: ModuleDef = partial(Conv, use_bias=False)
     norm: ModuleDef = BatchNorm
 
@@ -73,7 +71,7 @@ class Transition(nn.Module):
         return avg_pool(x, 2)
 
 
-class DenseNet(nn.Module):
+class DenseNet(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `stages` counts the layers of each block. `stem`: "imagenet" (7x7 of stride 2, max pool) or
@@ -82,21 +80,18 @@ class DenseNet(nn.Module):
     every convolution but the first; the paper has 0.2 on CIFAR without augmentation (sec. 4.2).
     `se_reduction` adds squeeze-and-excitation to every dense layer. Taps: stem, stage1 and so on
     (what a block gives, not yet activated), final.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
     stages: tuple[int, ...]
-    growth: int = 32
+    growth: Count = 32
     bottleneck: bool = True
-    compression: float = 0.5
-    stem: str = "imagenet"
-    stem_width: int | None = None
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.0
-    remat: bool | tuple[str, ...] = False
+    compression: Annotated[float, Such("a share above 0 and at most 1", lambda share: 0 < share <= 1)] = 0.5
+    stem: Stem = "imagenet"
+    stem_width: Count | None = None
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.0
+    remat: Remat = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -120,10 +115,8 @@ class DenseNet(nn.Module):
         if self.stem == "imagenet":
             x = ConvBN(width, 7, 2, 3, norm=self.norm, dtype=self.dtype, name="stem")(x, train=train)
             x = max_pool(tap(self, "stem", x), 3, 2, 1)
-        elif self.stem == "cifar":
-            x = tap(self, "stem", conv(width, 3, 1, 1, name="stem")(x))
         else:
-            raise UserError(did_you_mean("stem", self.stem, ("imagenet", "cifar")))
+            x = tap(self, "stem", conv(width, 3, 1, 1, name="stem")(x))
         for i, layers in enumerate(self.stages, start=1):
             if i > 1:
                 module = transition(int(self.compression * x.shape[-1]), name=f"transition{i - 1}")

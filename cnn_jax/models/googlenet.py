@@ -18,7 +18,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     Chain,
@@ -37,9 +36,8 @@ from cnn_jax.layers import (
     tap,
 )
 from cnn_jax.layers.conv import IntPair, Padding
+from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
 
 # Table 1: #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj.
 MODULES = {
@@ -126,10 +124,8 @@ def googlenet_layers(
     if net.stem == "imagenet":
         x = tap(net, "conv1", conv(64, 7, 2, 3, name="conv1")(x, train=train))
         x = pool(x, 3)
-    elif net.stem == "cifar":
-        x = tap(net, "conv1", conv(64, 3, 1, 1, name="conv1")(x, train=train))
     else:
-        raise UserError(did_you_mean("stem", net.stem, ("imagenet", "cifar")))
+        x = tap(net, "conv1", conv(64, 3, 1, 1, name="conv1")(x, train=train))
     x = conv(64, 1, name="conv2_reduce")(respond(x), train=train)
     x = tap(net, "conv2", conv(192, 3, 1, 1, name="conv2")(x, train=train))
     x = pool(respond(x), 3)
@@ -147,7 +143,7 @@ def googlenet_layers(
     return classify(global_avg_pool(x), net.num_classes, train=train, dropout=net.dropout, dtype=net.dtype)
 
 
-class GoogLeNet(nn.Module):
+class GoogLeNet(Checked):
     """The paper's. (B, H, W, C) -> (B, num_classes) float32 logits; `num_classes=0` gives the pooled features.
 
     `stem`: "imagenet" (7x7 of stride 2, max pool) or "cifar" (3x3 of stride 1, no pool: for 28 to
@@ -155,18 +151,15 @@ class GoogLeNet(nn.Module):
     ["aux1"]["logits"] and ["aux2"]["logits"]; the paper adds their losses times 0.3 (sec. 5).
     `aux_dropout` is their rate, None the paper's 0.7, or none where `dropout` is 0. `se_reduction`
     gates every module's output (1709.01507, fig. 2). Taps: conv1, conv2, inception_3a to inception_5b.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
-    stem: str = "imagenet"
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.4  # table 1
+    stem: Stem = "imagenet"
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.4  # table 1
     aux: bool = True
-    aux_dropout: float | None = None
-    remat: bool | tuple[str, ...] = False
+    aux_dropout: Rate | None = None
+    remat: Remat = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -177,16 +170,16 @@ class GoogLeNet(nn.Module):
         return googlenet_layers(self, x, train=train, conv=conv, respond=respond, large=5, last_pool=3, adaptive=False)
 
 
-class GoogLeNetBN(nn.Module):
+class GoogLeNetBN(Checked):
     """torchvision's. Fields, stems, auxiliary heads and taps as in GoogLeNet, and `norm`."""
 
-    stem: str = "imagenet"
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.2
+    stem: Stem = "imagenet"
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.2
     aux: bool = True
-    aux_dropout: float | None = None
-    remat: bool | tuple[str, ...] = False
+    aux_dropout: Rate | None = None
+    remat: Remat = False
     norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
     dtype: jnp.dtype = jnp.float32
 

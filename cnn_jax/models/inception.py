@@ -5,14 +5,12 @@ Where sec. 6 and table 1 differ (stem, widths, the reductions) the weights count
 count their padding, as the ports do and the original does not.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     Chain,
@@ -28,9 +26,8 @@ from cnn_jax.layers import (
     max_pool,
     tap,
 )
+from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
 
 AVG = partial(avg_pool, window=3, stride=1, padding=1)
 
@@ -110,31 +107,26 @@ class AuxHead(nn.Module):
         return logits
 
 
-class InceptionV3(nn.Module):
+class InceptionV3(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `stem`: "imagenet", or "cifar", where only the stem's last pool halves the image and everything
     is padded (for 28 to 64 pixels). With `train` the auxiliary head's logits go to the collection
     "aux_logits" as ["aux1"]["logits"]. `se_reduction` gates every module's output (1709.01507, fig. 2). Taps:
     conv_2b, conv_4a, mixed_5b to mixed_7c.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
-    stem: str = "imagenet"
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.5  # torchvision's; the paper gives none
+    stem: Stem = "imagenet"
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.5  # torchvision's; the paper gives none
     aux: bool = True
-    remat: bool | tuple[str, ...] = False
+    remat: Remat = False
     norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.stem not in (stems := ("imagenet", "cifar")):
-            raise UserError(did_you_mean("stem", self.stem, stems))
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
         se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
         stride, padding = (1, 1) if self.stem == "cifar" else (2, 0)

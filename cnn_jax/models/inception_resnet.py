@@ -16,7 +16,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     Chain,
@@ -35,9 +34,8 @@ from cnn_jax.layers import (
     max_pool,
     tap,
 )
+from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
 
 
 class Stage(NamedTuple):
@@ -113,7 +111,7 @@ class ResidualInception(nn.Module):
     chains: tuple[Chain, ...]
     scale: float
     act: Callable | None = nn.relu
-    stochastic_depth: float = 0.0
+    stochastic_depth: Rate = 0.0
     se: ModuleDef | None = None
     conv: ModuleDef = ConvBN
     dtype: jnp.dtype = jnp.float32
@@ -128,7 +126,7 @@ class ResidualInception(nn.Module):
         return y if self.act is None else self.act(y)
 
 
-class InceptionResNet(nn.Module):
+class InceptionResNet(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the features.
 
     `stages(padding)` are the modules after the stem, whose last layer is a convolution to `entry`
@@ -139,28 +137,23 @@ class InceptionResNet(nn.Module):
     gates every module, the residual ones before the addition (1709.01507, fig. 2 and 3).
     `stochastic_depth` is the last residual block's rate, see depth_rates. Taps: conv_2b, conv_4a,
     every stage, and conv_7b or embedding.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
     stages: Callable[[int], tuple[Stage, ...]]
     entry: int = 0
     width: int = 0
     embedding: int = 0
-    stem: str = "imagenet"
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.2  # fig. 15: keep 0.8
-    stochastic_depth: float = 0.0
-    remat: bool | tuple[str, ...] = False
+    stem: Stem = "imagenet"
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.2  # fig. 15: keep 0.8
+    stochastic_depth: Rate = 0.0
+    remat: Remat = False
     norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.stem not in (stems := ("imagenet", "cifar")):
-            raise UserError(did_you_mean("stem", self.stem, stems))
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
         se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
         stride, padding = (1, 1) if self.stem == "cifar" else (2, 0)

@@ -5,14 +5,12 @@ The layers are those of the published weights (TF-slim's, as timm carries them),
 where the figures differ.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     Chain,
@@ -27,9 +25,8 @@ from cnn_jax.layers import (
     max_pool,
     tap,
 )
+from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
 
 AVG = partial(avg_pool, window=3, stride=1, padding=1, count_include_pad=False)
 ROW3, COLUMN3, ROW7, COLUMN7 = (1, 3), (3, 1), (1, 7), (7, 1)
@@ -94,29 +91,24 @@ def modules(padding: int) -> dict[str, tuple[Chain, ...]]:
     )
 
 
-class InceptionV4(nn.Module):
+class InceptionV4(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `stem`: "imagenet" (fig. 3), or "cifar", whose first convolution has stride 1 and where everything
     is padded (for 28 to 64 pixels). `se_reduction` gates every module after the stem
     (1709.01507, fig. 2). Taps: conv_2b, mixed_3a to mixed_7d.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
-    stem: str = "imagenet"
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.2  # fig. 9: keep 0.8
-    remat: bool | tuple[str, ...] = False
+    stem: Stem = "imagenet"
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.2  # fig. 9: keep 0.8
+    remat: Remat = False
     norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.stem not in (stems := ("imagenet", "cifar")):
-            raise UserError(did_you_mean("stem", self.stem, stems))
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
         se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
         stride, padding = (1, 1) if self.stem == "cifar" else (2, 0)

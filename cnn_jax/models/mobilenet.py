@@ -20,7 +20,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     ConvBN,
@@ -32,9 +31,8 @@ from cnn_jax.layers import (
     global_avg_pool,
     tap,
 )
+from cnn_jax.layers.options import Checked, Classes, Factor, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
 
 # Version 1, table 1: width, blocks, stride of each stage.
 V1_STAGES = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 2))
@@ -58,13 +56,7 @@ def scaled(channels: int, width: float) -> int:
 
 
 def strides(stem: str, stages: tuple[int, ...]) -> tuple[int, ...]:
-    """The strides of the stem and of each stage; "cifar" leaves out the first two halvings.
-
-    Raises:
-      UserError: an unknown stem.
-    """
-    if stem not in ("imagenet", "cifar"):
-        raise UserError(did_you_mean("stem", stem, ("imagenet", "cifar")))
+    """The strides of the stem and of each stage; "cifar" leaves out the first two halvings."""
     if stem == "imagenet":
         return (2, *stages)
     first = stages.index(2)
@@ -103,7 +95,7 @@ class InvertedResidual(nn.Module):
     stride: int = 1
     se: ModuleDef | None = None
     conv: ModuleDef = ConvBN
-    stochastic_depth: float = 0.0
+    stochastic_depth: Rate = 0.0
     zero_init: bool = False
 
     @nn.compact
@@ -118,24 +110,21 @@ class InvertedResidual(nn.Module):
         return x + drop_branch(y, self.stochastic_depth, train=train) if around else y
 
 
-class MobileNetV1(nn.Module):
+class MobileNetV1(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `width` is the paper's alpha (sec. 3.3). `stem="cifar"`, for 28 to 64 pixels, gives the stem
     and stage2 stride 1. `se_reduction` adds squeeze-and-excitation to every pointwise layer
     (1709.01507). Taps: stem, stage1 to stage5.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
-    width: float = 1.0
+    width: Factor = 1.0
     act: Callable = nn.relu
-    stem: str = "imagenet"
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.0
-    remat: bool | tuple[str, ...] = False
+    stem: Stem = "imagenet"
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.0
+    remat: Remat = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -155,7 +144,7 @@ class MobileNetV1(nn.Module):
         return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `width` scales all layers, but the last convolution never below 1280 (sec. 4.1). `depth`
@@ -164,21 +153,18 @@ class MobileNetV2(nn.Module):
     64 pixels, gives the stem and stage2 stride 1. `se_reduction` adds squeeze-and-excitation
     behind every depthwise layer (1709.01507). `stochastic_depth` and `zero_init` act on the blocks
     with a shortcut; rates rise over all blocks, see depth_rates. Taps: stem, stage1 to stage7, final.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
-    width: float = 1.0
-    depth: float = 1.0
+    width: Factor = 1.0
+    depth: Factor = 1.0
     fixed_ends: bool = False
-    stem: str = "imagenet"
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.2
-    stochastic_depth: float = 0.0
+    stem: Stem = "imagenet"
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.2
+    stochastic_depth: Rate = 0.0
     zero_init: bool = False
-    remat: bool | tuple[str, ...] = False
+    remat: Remat = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 

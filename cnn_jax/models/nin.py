@@ -9,13 +9,14 @@ Images are standardised per channel, for CIFAR not whitened as in sec. 4.2.
 """
 
 from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import Conv, avg_pool, call_block, global_avg_pool, max_pool, tap
+from cnn_jax.layers.options import Checked, Classes, Rate, Remat, Stem
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
 
 POOLS = {"max": max_pool, "avg": partial(avg_pool, count_include_pad=False)}
@@ -46,7 +47,7 @@ class MlpConv(nn.Module):
         return x
 
 
-class NIN(nn.Module):
+class NIN(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits, never negative.
 
     `widths` has a row for each mlpconv layer; the last 1x1 convolution of the last one is the
@@ -55,26 +56,21 @@ class NIN(nn.Module):
     pools that `drops` marks. `partial_windows`: pools keep a last window that hangs over the edge,
     as Caffe's do. `stem`: "imagenet" (11x11 of stride 4) or "cifar" (5x5 of stride 1,
     for 28 to 64 pixels). With `num_classes=0` the mean of the head's input. Taps: mlpconv1, ...
-
-    Raises:
-      UserError: an unknown stem.
     """
 
     widths: tuple[tuple[int, ...], ...]
     kernels: tuple[int, ...]
-    pools: tuple[str, ...]
+    pools: tuple[Literal["max", "avg"], ...]
     drops: tuple[bool, ...]
     partial_windows: bool = False
-    stem: str = "imagenet"
-    num_classes: int = 1000
-    dropout: float = 0.5
-    remat: bool | tuple[str, ...] = False
+    stem: Stem = "imagenet"
+    num_classes: Classes = 1000
+    dropout: Rate = 0.5
+    remat: Remat = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.stem not in STEMS:
-            raise UserError(did_you_mean("stem", self.stem, STEMS))
         geometry = (STEMS[self.stem], *((size, 1, size // 2) for size in self.kernels))
         for i, (widths, (size, stride, padding)) in enumerate(zip(self.widths, geometry, strict=True), start=1):
             module = MlpConv(widths, size, stride, padding, dtype=self.dtype, name=f"mlpconv{i}")

@@ -14,14 +14,12 @@ weights; the authors' code for CIFAR-10 (KaimingHe/resnet-1k-layers) does it in 
 is `unit=partial(BottleneckUnit, stride_first=True)`.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     Conv,
@@ -34,9 +32,8 @@ from cnn_jax.layers import (
     max_pool,
     tap,
 )
+from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
 
 
 def shortcut(x: jax.Array, activated: jax.Array, features: int, stride: int, conv: ModuleDef) -> jax.Array:
@@ -59,8 +56,8 @@ class BasicUnit(nn.Module):
     width: int
     stride: int = 1
     activated: bool = False
-    dropout: float = 0.0
-    stochastic_depth: float = 0.0
+    dropout: Rate = 0.0
+    stochastic_depth: Rate = 0.0
     se: ModuleDef | None = None
     conv: ModuleDef = partial(Conv, use_bias=False)
     norm: ModuleDef = BatchNorm
@@ -88,7 +85,7 @@ class BottleneckUnit(nn.Module):
     stride: int = 1
     activated: bool = False
     stride_first: bool = False
-    stochastic_depth: float = 0.0
+    stochastic_depth: Rate = 0.0
     se: ModuleDef | None = None
     conv: ModuleDef = partial(Conv, use_bias=False)
     norm: ModuleDef = BatchNorm
@@ -108,7 +105,7 @@ class BottleneckUnit(nn.Module):
         return y + shortcut(x, first, 4 * self.width, self.stride, self.conv)
 
 
-class PreResNet(nn.Module):
+class PreResNet(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `stages` counts the units of each stage, `width` is that of the first. `stem`: "imagenet" (7x7
@@ -117,21 +114,18 @@ class PreResNet(nn.Module):
     `se_reduction` adds squeeze-and-excitation to the end of every residual branch; `dropout` acts
     before the classifier. `stochastic_depth` is the last unit's rate, see depth_rates. Taps: stem,
     stage1 and so on (sums, not yet activated), final.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
     stages: tuple[int, ...]
     unit: ModuleDef = BasicUnit
-    stem: str = "imagenet"
-    width: int = 64
+    stem: Stem = "imagenet"
+    width: Count = 64
     early_activation: bool = True
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.0
-    stochastic_depth: float = 0.0
-    remat: bool | tuple[str, ...] = False
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.0
+    stochastic_depth: Rate = 0.0
+    remat: Remat = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
@@ -141,9 +135,6 @@ class PreResNet(nn.Module):
         norm = partial(self.norm, dtype=self.dtype)
         se = partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
         unit = partial(self.unit, conv=conv, norm=norm, se=None if self.se_reduction is None else se)
-
-        if self.stem not in (stems := ("imagenet", "cifar")):
-            raise UserError(did_you_mean("stem", self.stem, stems))
         size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         x = conv(self.width, size, stride, size // 2, name="stem")(x)
         if self.early_activation:

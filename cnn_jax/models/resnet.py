@@ -8,12 +8,13 @@ authors' own nets halve it in the first 1x1, and these are `resnet50_v1` and so 
 
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
+from cnn_jax.errors import UserError
 from cnn_jax.layers import (
     BatchNorm,
     ConvBN,
@@ -28,9 +29,8 @@ from cnn_jax.layers import (
     tap,
     zero_pad_shortcut,
 )
+from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat
 from cnn_jax.models.card import ModelInfo, both
-
-ModuleDef = Callable[..., nn.Module]
 
 
 class Shortcut(nn.Module):
@@ -74,7 +74,7 @@ class BasicBlock(nn.Module):
     branch_act: Callable | None = None
     shortcut: ModuleDef | None = Shortcut
     se: ModuleDef | None = None
-    stochastic_depth: float = 0.0
+    stochastic_depth: Rate = 0.0
     zero_init: bool = False
     conv: ModuleDef = ConvBN
 
@@ -109,7 +109,7 @@ class Bottleneck(nn.Module):
     reduce_first: int = 1
     shortcut: ModuleDef | None = Shortcut
     se: ModuleDef | None = None
-    stochastic_depth: float = 0.0
+    stochastic_depth: Rate = 0.0
     zero_init: bool = False
     conv: ModuleDef = ConvBN
 
@@ -128,7 +128,7 @@ class Bottleneck(nn.Module):
         return nn.relu(y)
 
 
-class ResNet(nn.Module):
+class ResNet(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `stages` counts the blocks of each stage. `stem`: "imagenet" (7x7 of stride 2, max pool),
@@ -140,33 +140,28 @@ class ResNet(nn.Module):
     with shortcut "A" not in the first block of a stage: its new channels are zeros, and a ReLU has
     no gradient there. `scan` runs the blocks of a stage behind its first as one, stage1_rest and so
     on, in a loop: see stacked.stack_blocks. Taps: stem, stage1 to stage4.
-
-    Raises:
-      UserError: an unknown stem or shortcut.
     """
 
     stages: tuple[int, ...]
     block: ModuleDef = BasicBlock
-    stem: str = "imagenet"
-    stem_width: int = 64
+    stem: Literal["imagenet", "deep", "cifar"] = "imagenet"
+    stem_width: Count = 64
     caffe_pool: bool = False
-    shortcut: str = "B"
-    shortcut_kernel: int = 1
-    se_reduction: int | None = None
-    se_divisor: int = 1
-    num_classes: int = 1000
-    dropout: float = 0.0
-    stochastic_depth: float = 0.0
+    shortcut: Literal["A", "B", "C", "D", "none"] = "B"
+    shortcut_kernel: Count = 1
+    se_reduction: Reduction = None
+    se_divisor: Count = 1
+    num_classes: Classes = 1000
+    dropout: Rate = 0.0
+    stochastic_depth: Rate = 0.0
     zero_init: bool = False
-    remat: bool | tuple[str, ...] = False
+    remat: Remat = False
     scan: bool = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.shortcut not in (kinds := ("A", "B", "C", "D", "none")):
-            raise UserError(did_you_mean("shortcut", self.shortcut, kinds))
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
         shortcut = partial(Shortcut, kind=self.shortcut, kernel_size=self.shortcut_kernel)
         se = partial(SqueezeExcite, self.se_reduction, self.se_divisor, dtype=self.dtype)
@@ -183,10 +178,8 @@ class ResNet(nn.Module):
             x = conv(width // 2, 3, 2, 1, name="stem1")(x, train=train)
             x = conv(width // 2, 3, 1, 1, name="stem2")(x, train=train)
             x = tap(self, "stem", conv(width, 3, 1, 1, name="stem3")(x, train=train))
-        elif self.stem == "cifar":
-            x = tap(self, "stem", conv(width, 3, 1, 1, name="stem")(x, train=train))
         else:
-            raise UserError(did_you_mean("stem", self.stem, ("imagenet", "deep", "cifar")))
+            x = tap(self, "stem", conv(width, 3, 1, 1, name="stem")(x, train=train))
         if self.stem != "cifar":
             x = max_pool(x, 3, 2, ceil_mode=True) if self.caffe_pool else max_pool(x, 3, 2, 1)
         rates = depth_rates(sum(self.stages), self.stochastic_depth)

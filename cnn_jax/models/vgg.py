@@ -18,7 +18,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     Conv,
@@ -30,9 +29,8 @@ from cnn_jax.layers import (
     max_pool,
     tap,
 )
+from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
 
 WIDTHS = (64, 128, 256, 512, 512)  # table 1
 # Side of the map under fc6, width of fc6 and fc7.
@@ -74,7 +72,7 @@ class Stage(nn.Module):
         return x
 
 
-class VGG(nn.Module):
+class VGG(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the values of fc7.
 
     `stages` has the kernel sizes of each stage. `lrn` normalises the first one's output.
@@ -83,27 +81,22 @@ class VGG(nn.Module):
     them and the logits of all positions are averaged (sec. 3.2). `stem="cifar"`, for 28 to 64
     pixels: pools keep partial windows, fc6 sees the mean of all positions, fc6 and fc7 are 512
     wide. Taps: stage1 to stage5, each before its pool, pool5, fc6, fc7.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
     stages: tuple[tuple[int, ...], ...]
     lrn: bool = False
-    stem: str = "imagenet"
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.5  # sec. 3.1
+    stem: Stem = "imagenet"
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.5  # sec. 3.1
     dense: bool = False
-    remat: bool | tuple[str, ...] = False
+    remat: Remat = False
     kernel_init: Callable = nn.initializers.glorot_uniform()
     norm: ModuleDef | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.stem not in STEMS:
-            raise UserError(did_you_mean("stem", self.stem, STEMS))
         side, hidden = STEMS[self.stem]
         se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
         stage = partial(Stage, norm=self.norm, se=se, kernel_init=self.kernel_init, dtype=self.dtype)

@@ -3,7 +3,6 @@
 `wide_resnet50_2` and `wide_resnet101_2`, for ImageNet, stand in resnet.py: they are bottleneck nets.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -11,13 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.layers import BatchNorm, Conv, SqueezeExcite, call_block, classify, depth_rates, global_avg_pool, tap
+from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
 from cnn_jax.models.preresnet import BasicUnit
 
-ModuleDef = Callable[..., nn.Module]
 
-
-class WideResNet(nn.Module):
+class WideResNet(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     A 3x3 with 16 channels, then three stages of `blocks` pre-activated basic units, `factor` times
@@ -27,13 +25,13 @@ class WideResNet(nn.Module):
     unit's rate, see depth_rates. Taps: stem, stage1 to stage3, final.
     """
 
-    blocks: int
-    factor: int
-    se_reduction: int | None = None
-    num_classes: int = 10
-    dropout: float = 0.0
-    stochastic_depth: float = 0.0
-    remat: bool | tuple[str, ...] = False
+    blocks: Count
+    factor: Count
+    se_reduction: Reduction = None
+    num_classes: Classes = 10
+    dropout: Rate = 0.0
+    stochastic_depth: Rate = 0.0
+    remat: Remat = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 

@@ -5,14 +5,12 @@ stem unpadded, max pools padded by 1 on both sides, epsilon 1e-5 where Keras has
 optional fully connected layers before the classifier (sec. 3) are left out.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     Conv,
@@ -27,9 +25,8 @@ from cnn_jax.layers import (
     max_pool,
     tap,
 )
+from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
 
 # Fig. 5: the widths of each block's separable convolutions, and its stride.
 BLOCKS = (
@@ -74,7 +71,7 @@ class Block(nn.Module):
     separable: ModuleDef
     conv: ModuleDef
     se: ModuleDef | None
-    stochastic_depth: float = 0.0
+    stochastic_depth: Rate = 0.0
     zero_init: bool = False
 
     @nn.compact
@@ -94,32 +91,27 @@ class Block(nn.Module):
         return x + drop_branch(y, self.stochastic_depth, train=train)
 
 
-class Xception(nn.Module):
+class Xception(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `stem`: "imagenet" (3x3 of stride 2 and 3x3, unpadded) or "cifar" (both of stride 1 and padded:
     for 28 to 64 pixels). `se_reduction` gates every block before the addition (1709.01507,
     fig. 3). `stochastic_depth` is the last block's rate, see depth_rates; `zero_init` starts the
     last norm of each branch at 0. Taps: conv2, block1 to block12, conv4.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
-    stem: str = "imagenet"
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.5  # sec. 4.3
-    stochastic_depth: float = 0.0
+    stem: Stem = "imagenet"
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.5  # sec. 4.3
+    stochastic_depth: Rate = 0.0
     zero_init: bool = False
-    remat: bool | tuple[str, ...] = False
+    remat: Remat = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.stem not in (stems := ("imagenet", "cifar")):
-            raise UserError(did_you_mean("stem", self.stem, stems))
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
         separable = partial(SeparableConv, norm=self.norm, dtype=self.dtype)
         se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
