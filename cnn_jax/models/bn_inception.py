@@ -2,9 +2,9 @@
 Reducing Internal Covariate Shift" (1502.03167), appendix, fig. 5.
 
 The layers, and the convolutions' idle biases, are those of the published Caffe weights. These
-have 11.3 million parameters; the 13.6 million of sec. 4.2 fit no published port. The weights
-take images as BGR in 0 to 255 less (104, 117, 128): the card's mean and std do that to an image
-in [0, 1] whose channels stand in the order blue, green, red.
+have 11.3 million parameters; the 13.6 million of sec. 4.2 fit no published port. They take pixels of 0
+to 255 less a mean, as the card's mean and std make them of an image in [0, 1]; their order, blue, green, red,
+is turned when they are imported and exported: here it is red, green, blue as everywhere.
 """
 
 from functools import partial
@@ -107,13 +107,13 @@ VARIANTS = (
     ModelInfo(
         "bn_inception",
         BNInception,
-        "Inception with batch norm and two 3x3 for the 5x5, as in Caffe; its weights take BGR images",
+        "Inception with batch norm and two 3x3 for the 5x5, as in Caffe",
         "appendix, fig. 5",
         params=11_295_240,
         macs=2_032_600_064,
         paper="Ioffe & Szegedy, Batch Normalization (1502.03167)",
         year=2015,
-        mean=(104 / 255, 117 / 255, 128 / 255),  # blue, green, red
+        mean=(128 / 255, 117 / 255, 104 / 255),
         std=(1 / 255, 1 / 255, 1 / 255),
         references=("pretrainedmodels.bninception",),
     ),

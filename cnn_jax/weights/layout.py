@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from cnn_jax.errors import UserError, did_you_mean, first_line
 from cnn_jax.models import create_model, model_info
 from cnn_jax.models.structure import structure
-from cnn_jax.weights.names import aliases_for, table_for
+from cnn_jax.weights.names import BGR, aliases_for, table_for
 
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 Path = tuple[str, ...]
@@ -25,11 +25,12 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Entry:
-    """One variable: its state-dict key, its shape there, and its shape here."""
+    """One variable: its state-dict key, its shape there, its shape here, and whether the inputs stand the other way."""
 
     key: str
     theirs: tuple[int, ...]
     ours: tuple[int, ...]
+    turned: bool = False
 
     def admits(self, shape: tuple[int, ...]) -> bool:
         """Whether an array of that shape holds this variable: as it is there, flattened, or as a convolution."""
@@ -44,11 +45,13 @@ class Entry:
         if len(self.ours) > 1:
             *window, inputs, outputs = self.ours
             array = np.moveaxis(array.reshape(outputs, inputs, *window), (0, 1), (-1, -2))
+        array = array[..., ::-1, :] if self.turned else array
         return jnp.asarray(array, jnp.float32)
 
     def save(self, value: jax.Array) -> np.ndarray:
         """The way back, exact."""
         array = np.asarray(value)
+        array = array[..., ::-1, :] if self.turned else array
         if len(self.ours) > 1:
             array = np.moveaxis(array, (-1, -2), (0, 1))
         return np.ascontiguousarray(array.reshape(self.theirs))
@@ -67,7 +70,7 @@ def import_state_dict(
     `state_dict` maps the keys of torchvision or timm (whichever of the card's `references` fits
     best, or the one given) to arrays in PyTorch's layout; read_state_dict reads one from a file.
     Keys may begin with "module.", "_orig_mod." or "model."; num_batches_tracked is ignored; image
-    channels are the file's.
+    channels are the file's, in the order red, green, blue also where the file has Caffe's.
 
     Without `num_classes` the network has as many as the file. With another number everything but
     the head is taken, the head is drawn from `key` (jax.random.key(0) if none) and a warning
@@ -226,7 +229,8 @@ def _entries(name: str, reference: str, options: Mapping, channels: int | None =
             axes = axes[0] if axes else len(leaf.shape)
             window = [*window, 1, 1][:2]
             theirs = (outputs, inputs, *window) if axes == 4 else (outputs, inputs * math.prod(window))
-        entries[path] = Entry(f"{target}.{LEAVES[path[-1]]}", theirs, leaf.shape)
+        turned = reference in BGR and path == _first_kernel(name)
+        entries[path] = Entry(f"{target}.{LEAVES[path[-1]]}", theirs, leaf.shape, turned)
     return entries
 
 
