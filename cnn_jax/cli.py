@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from cnn_jax.errors import UserError, first_line, of_system
+from cnn_jax.errors import UserError, of_system
 from cnn_jax.tables import aligned
 
 
@@ -102,15 +102,7 @@ def summary_command(name: str, image_size: int | None, batch: int, stem: str | N
     if image_size is not None:
         height = width = image_size
     model = create_model(name, **({} if stem is None else {"stem": stem}))
-    try:
-        found = structure(model, (height, width, channels))
-    except UserError:
-        raise
-    except Exception as error:  # a map shrank below a pixel, or a layer met a size it was not made for
-        raise UserError(
-            f"{name} does not take {height}x{width} images, its own are {info.input_size[0]}x{info.input_size[1]} "
-            f"({first_line(error)})"
-        ) from error
+    found = structure(model, (height, width, channels))
     rows = [("layer", "kind", f"output of a batch of {batch}", "params", "MACs M")]
     for layer in found.layers:
         shape = "x".join(map(str, (batch, *layer.shape)))

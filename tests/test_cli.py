@@ -49,7 +49,7 @@ def test_summary_takes_another_size_and_stem(capsys):
         (("list", "nothing*"), "no model matches 'nothing*'"),
         (("summary", "resnet18", "--image-size", "0"), "must be a positive whole number, not '0'"),
         (("summary", "resnet18", "--stem", "cfar"), "unknown stem 'cfar'; did you mean cifar?"),
-        (("summary", "inception_v3", "--image-size", "20"), "inception_v3 does not take 20x20 images"),
+        (("summary", "inception_v3", "--image-size", "20"), "of at least 75x75 pixels, not (1, 20, 20, 3)"),
         (("list", "res*", "--markdown"), "leave out the pattern"),
         (("summary", "resnet18", "--image-size", "²"), "must be a positive whole number"),
         (("info", "resnet18", "a\nb"), "unrecognized arguments: a b"),

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from cnn_jax.layers import Conv, LocalResponseNorm, adaptive_avg_pool, classify, max_pool, tap
 from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Stem
 from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.images import takes_images
 
 # Kernel and stride of conv1, side of the map under fc6, width of fc6 and fc7.
 STEMS = {"imagenet": (11, 4, 6, 4096), "cifar": (5, 1, 3, 1024)}  # first row: sec. 3.5
@@ -56,6 +57,7 @@ class AlexNet(Checked):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         size1, stride1, side, hidden = STEMS[self.stem]
         geometry = (

@@ -27,6 +27,7 @@ from cnn_jax.layers import (
 )
 from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat, Stem, Such
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo, both
+from cnn_jax.models.images import takes_images
 
 
 class DenseLayer(nn.Module):
@@ -96,6 +97,7 @@ class DenseNet(Checked):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(Conv, use_bias=False, dtype=self.dtype)
         norm = partial(self.norm, dtype=self.dtype)

@@ -38,6 +38,7 @@ from cnn_jax.layers import (
 from cnn_jax.layers.conv import IntPair, Padding
 from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
+from cnn_jax.models.images import takes_images
 
 # Table 1: #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj.
 MODULES = {
@@ -163,6 +164,7 @@ class GoogLeNet(Checked):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(ConvReLU, dtype=self.dtype)
         # Caffe's bvlc_googlenet: local_size 5, alpha 1e-4, beta 0.75, and k 1.
@@ -184,6 +186,7 @@ class GoogLeNetBN(Checked):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
         return googlenet_layers(

@@ -21,6 +21,7 @@ from cnn_jax.layers import Conv, max_pool, tap
 from cnn_jax.layers.conv import convolve
 from cnn_jax.layers.options import Checked, Classes, Such
 from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.images import takes_images
 
 # Table I: the maps of S2 that each map of C3 sees, 60 of 96 connections.
 C3_TABLE = (
@@ -144,6 +145,7 @@ class LeNet5(Checked):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train  # nothing in this network behaves differently in training
         check_size(x)
@@ -178,6 +180,7 @@ class LeNet5Modern(Checked):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train  # nothing in this network behaves differently in training
         check_size(x)

@@ -33,6 +33,7 @@ from cnn_jax.layers import (
 )
 from cnn_jax.layers.options import Checked, Classes, Factor, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
+from cnn_jax.models.images import takes_images
 
 # Version 1, table 1: width, blocks, stride of each stage.
 V1_STAGES = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 2))
@@ -129,6 +130,7 @@ class MobileNetV1(Checked):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         stem_stride, *stage_strides = strides(self.stem, tuple(stride for _, _, stride in V1_STAGES))
         conv = partial(ConvBN, act=self.act, norm=self.norm, dtype=self.dtype)
@@ -169,6 +171,7 @@ class MobileNetV2(Checked):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         stem_stride, *stage_strides = strides(self.stem, tuple(stride for *_, stride in V2_STAGES))
         conv = partial(ConvBN, act=nn.relu6, norm=self.norm, dtype=self.dtype)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from cnn_jax.layers import Conv, avg_pool, call_block, global_avg_pool, max_pool, tap
 from cnn_jax.layers.options import Checked, Classes, Rate, Remat, Stem
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
+from cnn_jax.models.images import takes_images
 
 POOLS = {"max": max_pool, "avg": partial(avg_pool, count_include_pad=False)}
 # Kernel, stride and padding of the first convolution.
@@ -70,6 +71,7 @@ class NIN(Checked):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         geometry = (STEMS[self.stem], *((size, 1, size // 2) for size in self.kernels))
         for i, (widths, (size, stride, padding)) in enumerate(zip(self.widths, geometry, strict=True), start=1):

@@ -34,6 +34,7 @@ from cnn_jax.layers import (
 )
 from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
+from cnn_jax.models.images import takes_images
 
 
 def shortcut(x: jax.Array, activated: jax.Array, features: int, stride: int, conv: ModuleDef) -> jax.Array:
@@ -130,6 +131,7 @@ class PreResNet(Checked):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(Conv, use_bias=False, dtype=self.dtype)
         norm = partial(self.norm, dtype=self.dtype)

@@ -31,6 +31,7 @@ from cnn_jax.layers import (
 )
 from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat
 from cnn_jax.models.card import ModelInfo, both
+from cnn_jax.models.images import takes_images
 
 
 class Shortcut(nn.Module):
@@ -161,6 +162,7 @@ class ResNet(Checked):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
         shortcut = partial(Shortcut, kind=self.shortcut, kernel_size=self.shortcut_kernel)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, call_block, classify, depth_rates, global_avg_pool, tap
 from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat
 from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.images import takes_images
 from cnn_jax.models.resnet import BasicBlock, Shortcut
 
 
@@ -41,6 +42,7 @@ class ResNetCifar(Checked):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
         se = partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)

@@ -31,6 +31,7 @@ from cnn_jax.layers import (
 )
 from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.images import takes_images
 
 WIDTHS = (64, 128, 256, 512, 512)  # table 1
 # Side of the map under fc6, width of fc6 and fc7.
@@ -96,6 +97,7 @@ class VGG(Checked):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         side, hidden = STEMS[self.stem]
         se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from cnn_jax.layers import BatchNorm, Conv, SqueezeExcite, call_block, classify, depth_rates, global_avg_pool, tap
 from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
+from cnn_jax.models.images import takes_images
 from cnn_jax.models.preresnet import BasicUnit
 
 
@@ -36,6 +37,7 @@ class WideResNet(Checked):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(Conv, use_bias=False, dtype=self.dtype)
         norm = partial(self.norm, dtype=self.dtype)

@@ -27,6 +27,7 @@ from cnn_jax.layers import (
 )
 from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
+from cnn_jax.models.images import takes_images
 
 # Fig. 5: the widths of each block's separable convolutions, and its stride.
 BLOCKS = (
@@ -111,6 +112,7 @@ class Xception(Checked):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
         separable = partial(SeparableConv, norm=self.norm, dtype=self.dtype)

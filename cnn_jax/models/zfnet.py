@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from cnn_jax.layers import Conv, LocalResponseNorm, adaptive_avg_pool, classify, max_pool, tap
 from cnn_jax.layers.options import Checked, Classes, Rate, Stem
 from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.images import takes_images
 
 # Kernel, stride and padding of conv1, padding of conv2, side of the map under fc6, width of fc6 and fc7.
 STEMS = {"imagenet": (7, 2, 1, 0, 6, 4096), "cifar": (3, 1, 1, 2, 1, 1024)}  # first row: fig. 3
@@ -40,6 +41,7 @@ class ZFNet(Checked):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         size1, stride1, padding1, padding2, side, hidden = STEMS[self.stem]
         init = nn.initializers.normal(0.01)  # sec. 3; biases 0
