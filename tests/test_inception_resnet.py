@@ -91,6 +91,15 @@ def test_faces_have_an_embedding_of_512_before_the_classifier():
     assert bare.params == 23_482_624  # facenet_pytorch without its classifier
 
 
+def test_dropout_acts_before_the_classifier_and_so_not_on_features():
+    for name in ("inception_v4", "inception_resnet_v2"):
+        x, model = jnp.zeros((1, 28, 28, 1)), create_model(name, stem="cifar", num_classes=0)
+        shapes = structure(model, x.shape[1:]).variables
+        # Without a key for dropout.
+        features, _ = jax.eval_shape(partial(model.apply, train=True, mutable=["batch_stats"]), shapes, x)
+        assert features.shape == (1, 1536)
+
+
 def test_faces_enter_as_facenet_standardises_them():
     info = model_info("inception_resnet_v1")
     pixels = np.array([0.0, 127.5, 255.0])

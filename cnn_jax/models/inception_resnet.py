@@ -132,8 +132,8 @@ class InceptionResNet(Checked):
 
     `stages(padding)` are the modules after the stem, whose last layer is a convolution to `entry`
     channels, or a max pool where that is 0. After the stages `width` gives a last 1x1, and
-    `embedding` a linear layer with batch norm after dropout: then `num_classes=0` gives this
-    embedding, before any L2 normalisation. `stem`: "imagenet", or "cifar", whose first
+    `embedding` a linear layer with batch norm, and `dropout` acts before it and not before the classifier: then
+    `num_classes=0` gives this embedding, before any L2 normalisation. `stem`: "imagenet", or "cifar", whose first
     convolution has stride 1 and where everything is padded (for 28 to 64 pixels). `se_reduction`
     gates every module, the residual ones before the addition (1709.01507, fig. 2 and 3).
     `stochastic_depth` is the last residual block's rate, see depth_rates. Taps: conv_2b, conv_4a,
@@ -185,11 +185,12 @@ class InceptionResNet(Checked):
             x = tap(self, stage.name, x)
         if self.width:
             x = tap(self, "conv_7b", conv(self.width, 1, name="conv_7b")(x, train=train))
-        x = nn.Dropout(self.dropout, deterministic=not train)(global_avg_pool(x))
+        x, dropout = global_avg_pool(x), self.dropout
         if self.embedding:
+            x, dropout = nn.Dropout(dropout, deterministic=not train)(x), 0.0
             x = nn.Dense(self.embedding, use_bias=False, dtype=self.dtype, name="embed")(x)
             x = tap(self, "embedding", self.norm(dtype=self.dtype, name="embed_norm")(x, train=train))
-        return classify(x, self.num_classes, train=train, dtype=self.dtype)
+        return classify(x, self.num_classes, train=train, dropout=dropout, dtype=self.dtype)
 
 
 szegedy = partial(
