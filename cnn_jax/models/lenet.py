@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax.errors import UserError
-from cnn_jax.layers import Conv, max_pool, tap
+from cnn_jax.layers import Conv, classify, max_pool, tap
 from cnn_jax.layers.conv import convolve
 from cnn_jax.layers.options import Checked, Classes, Such
 from cnn_jax.models.card import ModelInfo
@@ -182,7 +182,6 @@ class LeNet5Modern(Checked):
     @nn.compact
     @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        del train  # nothing in this network behaves differently in training
         check_size(x)
         x = tap(self, "c1", nn.relu(Conv(6, 5, dtype=self.dtype, name="c1")(x)))
         x = tap(self, "s2", max_pool(x, 2))
@@ -190,10 +189,7 @@ class LeNet5Modern(Checked):
         x = tap(self, "s4", max_pool(x, 2))
         x = tap(self, "c5", nn.relu(Conv(120, 5, dtype=self.dtype, name="c5")(x)))
         x = nn.Dense(84, kernel_init=nn.initializers.he_normal(), dtype=self.dtype, name="f6")(x[:, 0, 0])
-        x = tap(self, "f6", nn.relu(x))
-        if self.num_classes == 0:
-            return x.astype(jnp.float32)
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="head")(x).astype(jnp.float32)
+        return classify(tap(self, "f6", nn.relu(x)), self.num_classes, train=train, dtype=self.dtype)
 
 
 VARIANTS = (
