@@ -15,7 +15,7 @@ from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.lowered import lowering
 from cnn_jax.layers.norm import BatchNorm, LocalResponseNorm
 from cnn_jax.layers.pool import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
-from cnn_jax.layers.tap import tap
+from cnn_jax.layers.tap import auxiliary, tap
 
 __all__ = [
     "BatchNorm",
@@ -27,6 +27,7 @@ __all__ = [
     "SqueezeExcite",
     "Unit",
     "adaptive_avg_pool",
+    "auxiliary",
     "avg_pool",
     "branches",
     "call_block",

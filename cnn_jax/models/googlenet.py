@@ -28,6 +28,7 @@ from cnn_jax.layers import (
     SqueezeExcite,
     Unit,
     adaptive_avg_pool,
+    auxiliary,
     avg_pool,
     call_block,
     classify,
@@ -98,10 +99,9 @@ class AuxHead(nn.Module):
         x = avg_pool(x, 5, 3) if regular else adaptive_avg_pool(x, 4)
         x = self.conv(128, 1, name="reduce")(x, train=train)
         x = nn.relu(Conv(1024, 4, dtype=self.dtype, name="fc")(x))
-        logits = classify(x[:, 0, 0], self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
-        if not self.is_initializing():
-            self.sow("aux_logits", "logits", logits)
-        return logits
+        return auxiliary(
+            self, classify(x[:, 0, 0], self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+        )
 
 
 def googlenet_layers(

@@ -19,6 +19,7 @@ from cnn_jax.layers import (
     SqueezeExcite,
     Unit,
     adaptive_avg_pool,
+    auxiliary,
     avg_pool,
     call_block,
     classify,
@@ -103,9 +104,7 @@ class AuxHead(nn.Module):
         x = self.conv(128, 1, name="reduce")(x, train=train)
         x = self.conv(768, 5, name="conv")(x, train=train)
         logits = classify(global_avg_pool(x), self.num_classes, train=train, dtype=self.dtype)
-        if not self.is_initializing():
-            self.sow("aux_logits", "logits", logits)
-        return logits
+        return auxiliary(self, logits)
 
 
 class InceptionV3(Checked):
