@@ -44,7 +44,7 @@ def list_command(pattern: str, markdown: bool) -> str:
         raise UserError(f"no model matches {pattern!r}; `cnn-jax list` shows all")
     rows = [("name", "year", "params M", "MACs M", "input", "top-1 %", "what it is")]
     for info in map(model_info, names):
-        best = max((a.top1 for a in info.accuracies if a.top1 and not a.of.startswith("CIFAR")), default=None)
+        best = max((a.top1 for a in info.accuracies if a.top1 and a.comparable), default=None)
         rows.append(
             (
                 info.name,
@@ -204,7 +204,12 @@ def _gibibytes(text: str) -> float:
 def _parser() -> _Parser:
     parser = _Parser(prog="cnn-jax", description="The classic convolutional networks in JAX.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    table = commands.add_parser("list", help="networks by name, with sizes and published accuracy")
+    table = commands.add_parser(
+        "list",
+        help="networks by name, with sizes and published accuracy",
+        epilog="top-1 % is the best that is published of one centre crop on ImageNet-1k's validation images, after "
+        "training on ImageNet-1k alone; figures of other protocols and other data are in `cnn-jax info NAME`.",
+    )
     table.add_argument("pattern", nargs="?", default="*", help="a glob such as 'res*'")
     table.add_argument("--markdown", action="store_true", help="all of them with sources, as docs/models.md has it")
     table.set_defaults(run=list_command)

@@ -20,6 +20,13 @@ def test_list_has_a_line_for_each_match(capsys):
     assert "11.69" in next(line for line in out.splitlines() if line.startswith("resnet18 "))
 
 
+def test_the_list_compares_by_one_protocol(capsys):
+    lines = {line.split()[0]: line.split()[5] for line in run(capsys, "list")[1].splitlines()[1:]}
+    assert lines["vgg16"] == "71.6"  # torchvision's and timm's centre crop; 74.4 is the paper's dense test
+    assert lines["resnext101_32x8d"] == "82.8"  # torchvision's second weights; 84.3 is of a billion hashtags
+    assert lines["lenet5"] == lines["inception_resnet_v1"] == "-"
+
+
 def test_info_shows_the_card(capsys):
     code, out, _ = run(capsys, "info", "resnet50")
     assert code == 0

@@ -36,6 +36,12 @@ class Accuracy:
     top5: float | None
     source: str
 
+    @property
+    def comparable(self) -> bool:
+        """Whether it compares: one centre crop of all ImageNet-1k validation images, trained on ImageNet-1k alone."""
+        trained_here = self.of.endswith("in1k") and "_ft_" not in self.of  # ..._ft_in1k: only fine-tuned there
+        return trained_here or self.of.endswith(("single crop", "centre crop"))
+
 
 @dataclass(frozen=True)
 class Feature:
