@@ -37,7 +37,7 @@ def test_every_5x5_is_two_3x3():
         for layer in module.values()
     }
     assert sizes == {1, 3}
-    assert layers["inception_4e"]["branch2_conv3"]["conv"]["kernel"].shape == (3, 3, 256, 256)
+    assert layers["inception_4e"]["double2"]["conv"]["kernel"].shape == (3, 3, 256, 256)
 
 
 def test_convolutions_have_biases_beside_their_norms():

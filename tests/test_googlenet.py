@@ -44,7 +44,7 @@ def test_modules_cost_what_table_1_says():
 def test_the_paper_has_5x5_kernels_where_torchvision_has_3x3():
     for name, size in (("googlenet", 5), ("googlenet_bn", 3)):
         params = structure(create_model(name), (224, 224, 3)).variables["params"]
-        assert params["inception_4b"]["branch3_conv2"]["conv"]["kernel"].shape == (size, size, 24, 64)
+        assert params["inception_4b"]["five"]["conv"]["kernel"].shape == (size, size, 24, 64)
 
 
 def test_auxiliary_heads_have_the_layers_of_section_5():

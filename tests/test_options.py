@@ -96,7 +96,7 @@ BLOCKS = {
     "separable": (partial(Block, (8, 8), 1, True, SEPARABLE, ConvBN, None), "conv2", lambda x: x),
     "basic unit": (partial(BasicUnit, 8), "conv2", lambda x: x),
     "bottleneck unit": (partial(BottleneckUnit, 2), "conv3", lambda x: x),
-    "inception": (partial(ResidualInception, ((Unit(4),),), 1.0), "project", nn.relu),
+    "inception": (partial(ResidualInception, ((Unit("one", 4),),), 1.0), "project", nn.relu),
 }
 ZEROED = ["basic", "bottleneck", "gated", "inverted", "separable"]
 

@@ -64,10 +64,10 @@ def inception(one, reduce3, three, reduce_double, double, pool, project) -> tupl
     """The branches of a row of MODULES."""
     stride = 1 if one else 2
     convs = (
-        (Unit(reduce3), Unit(three, 3, stride)),
-        (Unit(reduce_double), Unit(double, 3), Unit(double, 3, stride)),
+        (Unit("three_reduce", reduce3), Unit("three", three, 3, stride)),
+        (Unit("double_reduce", reduce_double), Unit("double1", double, 3), Unit("double2", double, 3, stride)),
     )
-    return ((Unit(one),), *convs, (pool, Unit(project))) if one else (*convs, (halve,))
+    return ((Unit("one", one),), *convs, (pool, Unit("pool_proj", project))) if one else (*convs, (halve,))
 
 
 class BNInception(Checked):

@@ -60,7 +60,12 @@ def inception(row: tuple[int, ...], large: int) -> tuple[Chain, ...]:
     """A module of table 1; `large` is the kernel of its 5x5 branch."""
     one, reduce3, three, reduce5, five, project = row
     pool = partial(max_pool, window=3, stride=1, padding=1)
-    return (Unit(one),), (Unit(reduce3), Unit(three, 3)), (Unit(reduce5), Unit(five, large)), (pool, Unit(project))
+    return (
+        (Unit("one", one),),
+        (Unit("three_reduce", reduce3), Unit("three", three, 3)),
+        (Unit("five_reduce", reduce5), Unit("five", five, large)),
+        (pool, Unit("pool_proj", project)),
+    )
 
 
 class ConvReLU(nn.Module):

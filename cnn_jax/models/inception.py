@@ -34,43 +34,60 @@ from cnn_jax.models.images import takes_images
 AVG = partial(avg_pool, window=3, stride=1, padding=1)
 
 
+ROW, COLUMN = (1, 7), (7, 1)
+
+
 def factorised_5x5(project: int) -> tuple[Chain, ...]:
     """Fig. 5, with the 5x5 of one branch kept."""
     return (
-        (Unit(64),),
-        (Unit(48), Unit(64, 5)),
-        (Unit(64), Unit(96, 3), Unit(96, 3)),
-        (AVG, Unit(project)),
+        (Unit("one", 64),),
+        (Unit("five_reduce", 48), Unit("five", 64, 5)),
+        (Unit("double_reduce", 64), Unit("double1", 96, 3), Unit("double2", 96, 3)),
+        (AVG, Unit("pool_proj", project)),
     )
 
 
 def factorised_7x7(width: int) -> tuple[Chain, ...]:
     """Fig. 6 with n = 7: 1x7 and 7x1 in turn."""
-    row, column = (1, 7), (7, 1)
     return (
-        (Unit(192),),
-        (Unit(width), Unit(width, row), Unit(192, column)),
-        (Unit(width), Unit(width, column), Unit(width, row), Unit(width, column), Unit(192, row)),
-        (AVG, Unit(192)),
+        (Unit("one", 192),),
+        (Unit("seven_reduce", width), Unit("seven_row", width, ROW), Unit("seven_column", 192, COLUMN)),
+        (
+            Unit("double_reduce", width),
+            Unit("double_column1", width, COLUMN),
+            Unit("double_row1", width, ROW),
+            Unit("double_column2", width, COLUMN),
+            Unit("double_row2", 192, ROW),
+        ),
+        (AVG, Unit("pool_proj", 192)),
     )
 
 
 def expanded() -> tuple[Chain, ...]:
     """Fig. 7: 1x3 and 3x1 side by side."""
-    split = (Unit(384, (1, 3)), Unit(384, (3, 1)))
-    return (Unit(320),), (Unit(384), split), (Unit(448), Unit(384, 3), split), (AVG, Unit(192))
+    return (
+        (Unit("one", 320),),
+        (Unit("three_reduce", 384), (Unit("three_row", 384, (1, 3)), Unit("three_column", 384, (3, 1)))),
+        (
+            Unit("double_reduce", 448),
+            Unit("double", 384, 3),
+            (Unit("double_row", 384, (1, 3)), Unit("double_column", 384, (3, 1))),
+        ),
+        (AVG, Unit("pool_proj", 192)),
+    )
 
 
 def modules(padding: int) -> dict[str, tuple[Chain, ...]]:
     """Every module in order; `padding` is that of the reductions (fig. 10), 0 in the published net."""
     pool = partial(max_pool, window=3, stride=2, padding=padding)
+    half = partial(Unit, size=3, stride=2, padding=padding)
     return {
         "mixed_5b": factorised_5x5(32),
         "mixed_5c": factorised_5x5(64),
         "mixed_5d": factorised_5x5(64),
         "mixed_6a": (
-            (Unit(384, 3, 2, padding),),
-            (Unit(64), Unit(96, 3), Unit(96, 3, 2, padding)),
+            (half("three", 384),),
+            (Unit("double_reduce", 64), Unit("double1", 96, 3), half("double2", 96)),
             (pool,),
         ),
         "mixed_6b": factorised_7x7(128),
@@ -78,8 +95,13 @@ def modules(padding: int) -> dict[str, tuple[Chain, ...]]:
         "mixed_6d": factorised_7x7(160),
         "mixed_6e": factorised_7x7(192),
         "mixed_7a": (
-            (Unit(192), Unit(320, 3, 2, padding)),
-            (Unit(192), Unit(192, (1, 7)), Unit(192, (7, 1)), Unit(192, 3, 2, padding)),
+            (Unit("three_reduce", 192), half("three", 320)),
+            (
+                Unit("seven_reduce", 192),
+                Unit("seven_row", 192, ROW),
+                Unit("seven_column", 192, COLUMN),
+                half("seven_three", 192),
+            ),
             (pool,),
         ),
         "mixed_7b": expanded(),

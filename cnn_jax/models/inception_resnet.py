@@ -48,57 +48,71 @@ class Stage(NamedTuple):
     scale: float = 1.0
 
 
+def double(a: int, b: int, c: int) -> Chain:
+    """1x1 -> 3x3 -> 3x3."""
+    return Unit("double_reduce", a), Unit("double1", b, 3), Unit("double2", c, 3)
+
+
 def seven(a: int, b: int, c: int) -> Chain:
     """1x1 -> 1x7 -> 7x1."""
-    return Unit(a), Unit(b, (1, 7)), Unit(c, (7, 1))
+    return Unit("seven_reduce", a), Unit("seven_row", b, (1, 7)), Unit("seven_column", c, (7, 1))
 
 
 def three(a: int, b: int, c: int) -> Chain:
     """1x1 -> 1x3 -> 3x1."""
-    return Unit(a), Unit(b, (1, 3)), Unit(c, (3, 1))
+    return Unit("three_reduce", a), Unit("three_row", b, (1, 3)), Unit("three_column", c, (3, 1))
+
+
+def reduction_a(a: int, b: int, c: int, padding: int) -> tuple[Chain, ...]:
+    """Fig. 7 with k, l, m = a, b, c and n = 384."""
+    half = partial(Unit, size=3, stride=2, padding=padding)
+    return (
+        (half("three", 384),),
+        (Unit("double_reduce", a), Unit("double1", b, 3), half("double2", c)),
+        (partial(max_pool, window=3, stride=2, padding=padding),),
+    )
+
+
+def reduction_b(narrow: int, a: int, b: int, padding: int) -> tuple[Chain, ...]:
+    """Fig. 13 and 18."""
+    half = partial(Unit, size=3, stride=2, padding=padding)
+    return (
+        (Unit("three_wide_reduce", 256), half("three_wide", 384)),
+        (Unit("three_narrow_reduce", 256), half("three_narrow", narrow)),
+        (Unit("double_reduce", 256), Unit("double1", a, 3), half("double2", b)),
+        (partial(max_pool, window=3, stride=2, padding=padding),),
+    )
 
 
 def stages_v1(padding: int) -> tuple[Stage, ...]:
     """Fig. 10 to 13; `padding` is that of the reductions. Scales are Sandberg's (sec. 3.3: 0.1 to 0.3)."""
-    pool = partial(max_pool, window=3, stride=2, padding=padding)
-    half = partial(Unit, size=3, stride=2, padding=padding)
-    block35 = (Unit(32),), (Unit(32), Unit(32, 3)), (Unit(32), Unit(32, 3), Unit(32, 3))
+    block35 = (Unit("one", 32),), (Unit("three_reduce", 32), Unit("three", 32, 3)), double(32, 32, 32)
     return (
         Stage("block35", block35, 5, 0.17),
-        Stage("mixed_6a", ((half(384),), (Unit(192), Unit(192, 3), half(256)), (pool,))),
-        Stage("block17", ((Unit(128),), seven(128, 128, 128)), 10, 0.10),
-        Stage(
-            "mixed_7a",
-            ((Unit(256), half(384)), (Unit(256), half(256)), (Unit(256), Unit(256, 3), half(256)), (pool,)),
-        ),
-        Stage("block8", ((Unit(192),), three(192, 192, 192)), 6, 0.20),
+        Stage("mixed_6a", reduction_a(192, 192, 256, padding)),
+        Stage("block17", ((Unit("one", 128),), seven(128, 128, 128)), 10, 0.10),
+        Stage("mixed_7a", reduction_b(256, 256, 256, padding)),
+        Stage("block8", ((Unit("one", 192),), three(192, 192, 192)), 6, 0.20),
     )
 
 
 def stages_v2(padding: int) -> tuple[Stage, ...]:
     """Fig. 16 to 19 with the released widths; `padding` is that of the reductions."""
     average = partial(avg_pool, window=3, stride=1, padding=1, count_include_pad=False)
-    pool = partial(max_pool, window=3, stride=2, padding=padding)
-    half = partial(Unit, size=3, stride=2, padding=padding)
-    block35 = (Unit(32),), (Unit(32), Unit(32, 3)), (Unit(32), Unit(48, 3), Unit(64, 3))
+    entry = (
+        (Unit("one", 96),),
+        (Unit("five_reduce", 48), Unit("five", 64, 5)),
+        double(64, 96, 96),
+        (average, Unit("pool_proj", 64)),
+    )
+    block35 = (Unit("one", 32),), (Unit("three_reduce", 32), Unit("three", 32, 3)), double(32, 48, 64)
     return (
-        Stage(
-            "mixed_5b",
-            (
-                (Unit(96),),
-                (Unit(48), Unit(64, 5)),
-                (Unit(64), Unit(96, 3), Unit(96, 3)),
-                (average, Unit(64)),
-            ),
-        ),
+        Stage("mixed_5b", entry),
         Stage("block35", block35, 10, 0.17),
-        Stage("mixed_6a", ((half(384),), (Unit(256), Unit(256, 3), half(384)), (pool,))),
-        Stage("block17", ((Unit(192),), seven(128, 160, 192)), 20, 0.10),
-        Stage(
-            "mixed_7a",
-            ((Unit(256), half(384)), (Unit(256), half(288)), (Unit(256), Unit(288, 3), half(320)), (pool,)),
-        ),
-        Stage("block8", ((Unit(192),), three(192, 224, 256)), 10, 0.20),
+        Stage("mixed_6a", reduction_a(256, 256, 384, padding)),
+        Stage("block17", ((Unit("one", 192),), seven(128, 160, 192)), 20, 0.10),
+        Stage("mixed_7a", reduction_b(288, 288, 320, padding)),
+        Stage("block8", ((Unit("one", 192),), three(192, 224, 256)), 10, 0.20),
     )
 
 
