@@ -66,7 +66,7 @@ def info_command(name: str) -> str:
     info = model_info(name)
     height, width, channels = info.input_size
     rows: list[tuple[str, str]] = [
-        ("name", info.name),
+        ("name", info.name if info.name == name else f"{info.name}, asked for as {name}"),
         ("what it is", info.summary),
         ("paper", f"{info.paper}, {info.year}, {info.section}"),
         (
@@ -77,6 +77,7 @@ def info_command(name: str) -> str:
         ("input", f"{height}x{width}x{channels}, {info.interpolation} resize, centre crop {info.crop:g}"),
         ("mean, std", f"{_numbers(info.mean)}; {_numbers(info.std)}, of images in [0, 1]"),
         ("classes", f"{info.num_classes:,}"),
+        ("also called", ", ".join(info.aliases) or "nothing else"),
         ("same network as", ", ".join(info.references) or "none elsewhere"),
         ("weights", ", ".join(info.weights) or "none published that load"),
     ]

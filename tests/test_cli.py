@@ -35,6 +35,11 @@ def test_info_shows_the_card(capsys):
     assert max(line.find("25,557,032") for line in out.splitlines()) < 30  # beside its label
 
 
+def test_info_says_what_an_alias_stands_for(capsys):
+    assert "mobilenetv2_100, asked for as mobilenet_v2\n" in run(capsys, "info", "mobilenet_v2")[1]
+    assert "also called           mobilenet_v2\n" in run(capsys, "info", "mobilenetv2_100")[1]
+
+
 def test_summary_adds_up_to_the_card(capsys):
     code, out, _ = run(capsys, "summary", "resnet18", "--batch", "2")
     assert code == 0

@@ -115,8 +115,8 @@ SMALL = {
     "resnet20_cifar": {},
     "wrn_16_8": {},
     "densenet121": {"stem": "cifar"},
-    "mobilenet_v1_025": {"stem": "cifar"},
-    "mobilenet_v2_035": {"stem": "cifar", "se_reduction": 16},
+    "mobilenet_025": {"stem": "cifar"},
+    "mobilenetv2_035": {"stem": "cifar", "se_reduction": 16},
     "seresnet18": {"stem": "cifar"},
     "legacy_seresnet18": {"stem": "cifar"},
 }
@@ -171,7 +171,7 @@ def test_every_family_has_a_small_network():
 # Minutes of compiling together; most have a golden training step as well.
 DEEP = (
     "bn_inception", "densenet121", "googlenet_bn", "inception_resnet_v1", "inception_resnet_v2", "inception_v3",
-    "inception_v4", "mobilenet_v2_035", "resnet50d", "resnext50_32x4d", "seresnet18", "xception",
+    "inception_v4", "mobilenetv2_035", "resnet50d", "resnext50_32x4d", "seresnet18", "xception",
 )  # fmt: skip
 COMPUTED = [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in SMALL]
 
@@ -231,6 +231,16 @@ def test_list_models_takes_globs():
     assert list_models("no such*") == []
 
 
+def test_an_alias_stands_for_one_network():
+    aliases = [alias for name in MODELS for alias in model_info(name).aliases]
+    assert len(set(aliases)) == len(aliases) and not set(aliases) & set(MODELS)
+    assert model_info("mobilenet_v2") is model_info("mobilenetv2_100")
+    assert list_models("mobilenet_v2") == ["mobilenetv2_100"]
+    assert create_model("mobilenet_v2", width=0.5).width == 0.5
+    with pytest.raises(UserError, match=r"unknown model 'legacy_xceptoin'; did you mean legacy_xception"):
+        model_info("legacy_xceptoin")
+
+
 def test_an_unknown_model_is_told_with_near_names():
     with pytest.raises(UserError, match=r"unknown model 'lenet5_modrn'; did you mean lenet5_modern"):
         create_model("lenet5_modrn")
@@ -270,7 +280,7 @@ def test_every_network_that_has_stems_refuses_others(name):
         ("resnet18", "shortcut", None, "one of A, B, C, D, none"),
         ("resnet18", "dtype", jnp.int32, "a floating-point type such as jnp.bfloat16"),
         ("densenet121", "compression", 0, "a share above 0 and at most 1"),
-        ("mobilenet_v2_100", "width", float("inf"), "a number above 0"),
+        ("mobilenetv2_100", "width", float("inf"), "a number above 0"),
     ],
 )
 def test_a_value_is_of_its_options_type_and_in_its_range(name, option, value, right):

@@ -52,22 +52,24 @@ FAMILIES = (
     senet,
 )  # in the order of history
 MODELS: dict[str, ModelInfo] = {row.name: row for family in FAMILIES for row in family.VARIANTS}
+ALIASES: dict[str, str] = {alias: row.name for row in MODELS.values() for alias in row.aliases}
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names that match a glob such as 'lenet*', sorted; empty if none does."""
-    return sorted(name for name in MODELS if fnmatchcase(name, pattern))
+    """Names that match a glob such as 'lenet*', or of which an alias does, sorted; empty if there is none."""
+    return sorted({ALIASES.get(name, name) for name in (*MODELS, *ALIASES) if fnmatchcase(name, pattern)})
 
 
 def model_info(name: str) -> ModelInfo:
-    """The card of a network: paper, parameters, input size, mean and std.
+    """The card of a network, by its name or an alias: paper, parameters, input size, mean and std.
 
     Raises:
       UserError: no such network; the message names the nearest.
     """
-    if name not in MODELS:
-        raise UserError(did_you_mean("model", name, MODELS))
-    return MODELS[name]
+    known = ALIASES.get(name, name)
+    if known not in MODELS:
+        raise UserError(did_you_mean("model", name, (*MODELS, *ALIASES)))
+    return MODELS[known]
 
 
 def create_model(name: str, **options) -> nn.Module:

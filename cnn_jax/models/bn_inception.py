@@ -118,5 +118,6 @@ VARIANTS = (
         mean=(128 / 255, 117 / 255, 104 / 255),
         std=(1 / 255, 1 / 255, 1 / 255),
         references=("pretrainedmodels.bninception",),
+        aliases=("bninception",),
     ),
 )

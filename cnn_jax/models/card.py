@@ -62,7 +62,8 @@ class ModelInfo:
     one image of `input_size` (H, W, C). An image in [0, 1] enters the network as
     (image - mean) / std, per channel, after a resize by `interpolation` and a centre crop of
     `crop` of its shorter side. `references` are the networks of other libraries that compute the
-    same function, so that their weights load: "torchvision.resnet50", "timm.resnet50".
+    same function, so that their weights load: "torchvision.resnet50", "timm.resnet50". `aliases` are
+    names by which it is asked for elsewhere; create_model and model_info take them too.
     """
 
     name: str
@@ -80,6 +81,7 @@ class ModelInfo:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     crop: float = 0.875
     references: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     aux_params: int = 0
     fixed: int = 0
     num_classes: int = 1000

@@ -31,7 +31,7 @@ def catalogue() -> str:
 
 def _row(info: ModelInfo) -> str:
     cells = (
-        f"`{info.name}`",
+        ", ".join(f"`{name}`" for name in (info.name, *info.aliases)),
         info.summary,
         info.section,
         f"{info.params:,}",

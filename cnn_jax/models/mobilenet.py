@@ -2,13 +2,13 @@
 Applications" (1704.04861), and Sandler et al., "MobileNetV2: Inverted Residuals and Linear
 Bottlenecks" (1801.04381).
 
-`mobilenet_v1_100` and its widths have the paper's ReLU; `mobilenetv1_100` and `mobilenetv1_125`
+`mobilenet_100` and its widths have the paper's ReLU; `mobilenetv1_100` and `mobilenetv1_125`
 are timm's networks, the same but for ReLU6. Table 1 of version 1 prints stride 2 for the last
 depthwise layer, whose map stays 7x7: a misprint, its stride is 1. The authors' TensorFlow nets pad
 strided layers on one side only; all of these pad symmetrically, as PyTorch's weights need.
 
 Version 2 puts shortcuts around every block that keeps its shape; the 17 blocks of its table 2 are
-19 "layers" in its text. `mobilenet_v2_110d` and `_120d` are timm's deeper ones. Neither paper
+19 "layers" in its text. `mobilenetv2_110d` and `_120d` are timm's deeper ones. Neither paper
 speaks of dropout or initialisation: version 2 has torchvision's rate of 0.2, weights are He's.
 """
 
@@ -207,33 +207,33 @@ deeper = partial(MobileNetV2, fixed_ends=True)
 
 # fmt: off
 VARIANTS = (
-    v1("mobilenet_v1_025", partial(MobileNetV1, 0.25), "a quarter of the width", "table 6",
+    v1("mobilenet_025", partial(MobileNetV1, 0.25), "a quarter of the width", "table 6",
        params=470_072, macs=41_030_272),
-    v1("mobilenet_v1_050", partial(MobileNetV1, 0.5), "half the width", "table 6", params=1_331_592, macs=149_497_088),
-    v1("mobilenet_v1_075", partial(MobileNetV1, 0.75), "three quarters of the width",
+    v1("mobilenet_050", partial(MobileNetV1, 0.5), "half the width", "table 6", params=1_331_592, macs=149_497_088),
+    v1("mobilenet_075", partial(MobileNetV1, 0.75), "three quarters of the width",
        "table 6", params=2_585_560, macs=325_400_448),
-    v1("mobilenet_v1_100", MobileNetV1, "13 depthwise separable blocks", "table 1", params=4_231_976, macs=568_740_352),
-    v1("mobilenet_v1_125", partial(MobileNetV1, 1.25), "1.25 times the width",
-       "not in the paper", params=6_270_840, macs=879_516_800),
+    v1("mobilenet_100", MobileNetV1, "version 1 with the paper's ReLU: 13 depthwise separable blocks",
+       "table 1", params=4_231_976, macs=568_740_352, aliases=("mobilenet_v1",)),
     v1("mobilenetv1_100", relu6, "version 1 with ReLU6: timm's", "table 1", params=4_231_976, macs=568_740_352,
        references=("timm.mobilenetv1_100",), interpolation="bicubic"),
     v1("mobilenetv1_125", partial(relu6, 1.25), "version 1 with ReLU6, 1.25 times the width: timm's",
        "not in the paper", params=6_270_840, macs=879_516_800, references=("timm.mobilenetv1_125",),
        interpolation="bicubic", crop=0.9),
-    v2("mobilenet_v2_035", partial(MobileNetV2, 0.35), "0.35 times the width", "fig. 5",
+    v2("mobilenetv2_035", partial(MobileNetV2, 0.35), "0.35 times the width", "fig. 5",
        params=1_677_128, macs=59_285_808,
        references=("timm.mobilenetv2_035",)),
-    v2("mobilenet_v2_050", partial(MobileNetV2, 0.5), "half the width", "fig. 5", params=1_968_680, macs=97_131_840,
+    v2("mobilenetv2_050", partial(MobileNetV2, 0.5), "half the width", "fig. 5", params=1_968_680, macs=97_131_840,
        references=("timm.mobilenetv2_050",)),
-    v2("mobilenet_v2_075", partial(MobileNetV2, 0.75), "three quarters of the width",
+    v2("mobilenetv2_075", partial(MobileNetV2, 0.75), "three quarters of the width",
        "fig. 5", params=2_636_424, macs=209_069_792, references=("timm.mobilenetv2_075",)),
-    v2("mobilenet_v2_100", MobileNetV2, "17 inverted residual blocks", "table 2", params=3_504_872, macs=300_774_272,
-       references=("torchvision.mobilenet_v2", "timm.mobilenetv2_100"), interpolation="bilinear"),
-    v2("mobilenet_v2_140", partial(MobileNetV2, 1.4), "1.4 times the width", "table 4",
+    v2("mobilenetv2_100", MobileNetV2, "17 inverted residual blocks", "table 2", params=3_504_872, macs=300_774_272,
+       references=("torchvision.mobilenet_v2", "timm.mobilenetv2_100"), interpolation="bilinear",
+       aliases=("mobilenet_v2",)),
+    v2("mobilenetv2_140", partial(MobileNetV2, 1.4), "1.4 times the width", "table 4",
        params=6_108_776, macs=582_195_824,
        references=("timm.mobilenetv2_140",)),
-    v2("mobilenet_v2_110d", partial(deeper, 1.1, 1.2), "1.1 times the width, 1.2 times the depth: timm's",
+    v2("mobilenetv2_110d", partial(deeper, 1.1, 1.2), "1.1 times the width, 1.2 times the depth: timm's",
        "not in the paper", params=4_516_520, macs=430_516_080, references=("timm.mobilenetv2_110d",)),
-    v2("mobilenet_v2_120d", partial(deeper, 1.2, 1.4), "1.2 times the width, 1.4 times the depth: timm's",
+    v2("mobilenetv2_120d", partial(deeper, 1.2, 1.4), "1.2 times the width, 1.4 times the depth: timm's",
        "not in the paper", params=5_831_144, macs=668_857_568, references=("timm.mobilenetv2_120d",)),
 )

@@ -145,5 +145,6 @@ VARIANTS = (
         interpolation="bicubic",
         crop=0.8975,
         references=("timm.legacy_xception",),
+        aliases=("legacy_xception",),
     ),
 )
