@@ -61,9 +61,9 @@ class ModelInfo:
     the paper sets by hand. `macs` are multiply-accumulates of convolutions and linear layers for
     one image of `input_size` (H, W, C). An image in [0, 1] enters the network as
     (image - mean) / std, per channel, after a resize by `interpolation` and a centre crop of
-    `crop` of its shorter side. `references` are the networks of other libraries with the same
-    layers, whose weights load: "torchvision.resnet50", "timm.resnet50"; tests/golden says of which outputs were compared. `aliases` are
-    names by which it is asked for elsewhere; create_model and model_info take them too.
+    `crop` of its shorter side. `references` are the networks of other libraries with the same layers, whose
+    weights load: "torchvision.resnet50", "timm.resnet50"; tests/golden holds those whose outputs were compared.
+    `aliases` are names by which it is asked for elsewhere; create_model and model_info take them too.
     """
 
     name: str
