@@ -8,6 +8,7 @@ from cnn_jax.layers.blocks import (
     depth_rates,
     drop_branch,
     last_norm,
+    squeeze_excite,
     zero_pad_shortcut,
 )
 from cnn_jax.layers.branches import Chain, Inception, Unit, branches
@@ -38,6 +39,7 @@ __all__ = [
     "last_norm",
     "lowering",
     "max_pool",
+    "squeeze_excite",
     "tap",
     "zero_pad_shortcut",
 ]

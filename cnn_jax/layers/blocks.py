@@ -13,6 +13,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.layers.channels import scale_channels
 from cnn_jax.layers.conv import Conv, IntPair, Padding
 from cnn_jax.layers.norm import BatchNorm
+from cnn_jax.layers.options import ModuleDef
 from cnn_jax.layers.pool import global_avg_pool
 
 HEAD_INIT = nn.initializers.lecun_normal()
@@ -76,6 +77,11 @@ class SqueezeExcite(nn.Module):
         s = nn.relu(nn.Dense(hidden, dtype=self.dtype, name="reduce")(s))
         s = nn.sigmoid(nn.Dense(x.shape[-1], dtype=self.dtype, name="expand")(s))
         return scale_channels(x, s)
+
+
+def squeeze_excite(reduction: int | None, divisor: int = 1, *, dtype: jnp.dtype) -> ModuleDef | None:
+    """The SqueezeExcite of a network's option `se_reduction`, for its blocks to name; None if it has none."""
+    return None if reduction is None else partial(SqueezeExcite, reduction, divisor, dtype=dtype)
 
 
 def zero_pad_shortcut(x: jax.Array, features: int, stride: int) -> jax.Array:

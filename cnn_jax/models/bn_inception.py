@@ -18,13 +18,13 @@ from cnn_jax.layers import (
     Chain,
     ConvBN,
     Inception,
-    SqueezeExcite,
     Unit,
     avg_pool,
     call_block,
     classify,
     global_avg_pool,
     max_pool,
+    squeeze_excite,
     tap,
 )
 from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
@@ -90,7 +90,7 @@ class BNInception(Checked):
     @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(ConvBN, use_bias=True, norm=self.norm, dtype=self.dtype)
-        se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         if self.stem == "imagenet":
             x = tap(self, "conv1", conv(64, 7, 2, 3, name="conv1")(x, train=train))
             x = max_pool(x, 3, 2, ceil_mode=True)

@@ -17,12 +17,12 @@ from cnn_jax.layers import (
     BatchNorm,
     Conv,
     ConvBN,
-    SqueezeExcite,
     avg_pool,
     call_block,
     classify,
     global_avg_pool,
     max_pool,
+    squeeze_excite,
     tap,
 )
 from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat, Stem, Such
@@ -101,13 +101,13 @@ class DenseNet(Checked):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(Conv, use_bias=False, dtype=self.dtype)
         norm = partial(self.norm, dtype=self.dtype)
-        se = partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         layer = partial(
             DenseLayer,
             self.growth,
             self.bottleneck,
             self.dropout,
-            se=None if self.se_reduction is None else se,
+            se=se,
             conv=conv,
             norm=norm,
         )

@@ -16,13 +16,13 @@ from cnn_jax.layers import (
     Chain,
     ConvBN,
     Inception,
-    SqueezeExcite,
     Unit,
     avg_pool,
     call_block,
     classify,
     global_avg_pool,
     max_pool,
+    squeeze_excite,
     tap,
 )
 from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
@@ -129,7 +129,7 @@ class InceptionV4(Checked):
     @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
-        se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         stride, padding = (1, 1) if self.stem == "cifar" else (2, 0)
         x = conv(32, 3, stride, padding, name="conv_1a")(x, train=train)
         x = conv(32, 3, 1, padding, name="conv_2a")(x, train=train)

@@ -23,12 +23,12 @@ import jax.numpy as jnp
 from cnn_jax.layers import (
     BatchNorm,
     ConvBN,
-    SqueezeExcite,
     call_block,
     classify,
     depth_rates,
     drop_branch,
     global_avg_pool,
+    squeeze_excite,
     tap,
 )
 from cnn_jax.layers.options import Checked, Classes, Factor, ModuleDef, Rate, Reduction, Remat, Stem
@@ -134,7 +134,7 @@ class MobileNetV1(Checked):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         stem_stride, *stage_strides = strides(self.stem, tuple(stride for _, _, stride in V1_STAGES))
         conv = partial(ConvBN, act=self.act, norm=self.norm, dtype=self.dtype)
-        se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         x = tap(self, "stem", conv(scaled(32, self.width), 3, stem_stride, 1, name="stem")(x, train=train))
         for i, ((channels, blocks, _), stride) in enumerate(zip(V1_STAGES, stage_strides, strict=True), start=1):
             for j in range(1, blocks + 1):
@@ -175,7 +175,7 @@ class MobileNetV2(Checked):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         stem_stride, *stage_strides = strides(self.stem, tuple(stride for *_, stride in V2_STAGES))
         conv = partial(ConvBN, act=nn.relu6, norm=self.norm, dtype=self.dtype)
-        se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         first, last = (32, 1280) if self.fixed_ends else (scaled(32, self.width), scaled(1280, max(1.0, self.width)))
         x = tap(self, "stem", conv(first, 3, stem_stride, 1, name="stem")(x, train=train))
         ends = (1, len(V2_STAGES)) if self.fixed_ends else ()

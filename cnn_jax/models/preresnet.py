@@ -23,13 +23,13 @@ import jax.numpy as jnp
 from cnn_jax.layers import (
     BatchNorm,
     Conv,
-    SqueezeExcite,
     call_block,
     classify,
     depth_rates,
     drop_branch,
     global_avg_pool,
     max_pool,
+    squeeze_excite,
     tap,
 )
 from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat, Stem
@@ -135,8 +135,8 @@ class PreResNet(Checked):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(Conv, use_bias=False, dtype=self.dtype)
         norm = partial(self.norm, dtype=self.dtype)
-        se = partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
-        unit = partial(self.unit, conv=conv, norm=norm, se=None if self.se_reduction is None else se)
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
+        unit = partial(self.unit, conv=conv, norm=norm, se=se)
         size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         x = conv(self.width, size, stride, size // 2, name="stem")(x)
         if self.early_activation:

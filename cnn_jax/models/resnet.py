@@ -18,7 +18,6 @@ from cnn_jax.errors import UserError
 from cnn_jax.layers import (
     BatchNorm,
     ConvBN,
-    SqueezeExcite,
     avg_pool,
     call_block,
     classify,
@@ -26,6 +25,7 @@ from cnn_jax.layers import (
     drop_branch,
     global_avg_pool,
     max_pool,
+    squeeze_excite,
     tap,
     zero_pad_shortcut,
 )
@@ -166,12 +166,12 @@ class ResNet(Checked):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
         shortcut = partial(Shortcut, kind=self.shortcut, kernel_size=self.shortcut_kernel)
-        se = partial(SqueezeExcite, self.se_reduction, self.se_divisor, dtype=self.dtype)
+        se = squeeze_excite(self.se_reduction, self.se_divisor, dtype=self.dtype)
         block = partial(
             self.block,
             conv=conv,
             shortcut=None if self.shortcut == "none" else shortcut,
-            se=None if self.se_reduction is None else se,
+            se=se,
         )
         width = self.stem_width
         if self.stem == "imagenet":

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, call_block, classify, depth_rates, global_avg_pool, tap
+from cnn_jax.layers import BatchNorm, ConvBN, call_block, classify, depth_rates, global_avg_pool, squeeze_excite, tap
 from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat
 from cnn_jax.models.card import ModelInfo
 from cnn_jax.models.images import takes_images
@@ -45,12 +45,12 @@ class ResNetCifar(Checked):
     @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
-        se = partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         block = partial(
             BasicBlock,
             conv=conv,
             shortcut=None if self.shortcut == "none" else partial(Shortcut, kind=self.shortcut),
-            se=None if self.se_reduction is None else se,
+            se=se,
         )
         x = tap(self, "stem", conv(16, 3, 1, 1, name="stem")(x, train=train))
         rates = depth_rates(3 * self.blocks, self.stochastic_depth)

@@ -22,11 +22,11 @@ from cnn_jax.layers import (
     BatchNorm,
     Conv,
     LocalResponseNorm,
-    SqueezeExcite,
     adaptive_avg_pool,
     call_block,
     classify,
     max_pool,
+    squeeze_excite,
     tap,
 )
 from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
@@ -100,7 +100,7 @@ class VGG(Checked):
     @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         side, hidden = STEMS[self.stem]
-        se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         stage = partial(Stage, norm=self.norm, se=se, kernel_init=self.kernel_init, dtype=self.dtype)
         for i, (width, kernels) in enumerate(zip(WIDTHS, self.stages, strict=True), start=1):
             x = call_block(stage(width, kernels, name=f"stage{i}"), x, train=train, remat=self.remat)

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.layers import BatchNorm, Conv, SqueezeExcite, call_block, classify, depth_rates, global_avg_pool, tap
+from cnn_jax.layers import BatchNorm, Conv, call_block, classify, depth_rates, global_avg_pool, squeeze_excite, tap
 from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
 from cnn_jax.models.images import takes_images
@@ -41,10 +41,8 @@ class WideResNet(Checked):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(Conv, use_bias=False, dtype=self.dtype)
         norm = partial(self.norm, dtype=self.dtype)
-        se = partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
-        unit = partial(
-            BasicUnit, dropout=self.dropout, conv=conv, norm=norm, se=None if self.se_reduction is None else se
-        )
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
+        unit = partial(BasicUnit, dropout=self.dropout, conv=conv, norm=norm, se=se)
         x = tap(self, "stem", conv(16, 3, 1, 1, name="stem")(x))
         rates = depth_rates(3 * self.blocks, self.stochastic_depth)
         for i, width in enumerate((16, 32, 64), start=1):

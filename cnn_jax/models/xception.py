@@ -15,7 +15,6 @@ from cnn_jax.layers import (
     BatchNorm,
     Conv,
     ConvBN,
-    SqueezeExcite,
     call_block,
     classify,
     depth_rates,
@@ -23,6 +22,7 @@ from cnn_jax.layers import (
     global_avg_pool,
     last_norm,
     max_pool,
+    squeeze_excite,
     tap,
 )
 from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
@@ -116,7 +116,7 @@ class Xception(Checked):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
         separable = partial(SeparableConv, norm=self.norm, dtype=self.dtype)
-        se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         stride, padding = (1, 1) if self.stem == "cifar" else (2, 0)
         x = conv(32, 3, stride, padding, name="conv1")(x, train=train)
         x = tap(self, "conv2", conv(64, 3, 1, padding, name="conv2")(x, train=train))
