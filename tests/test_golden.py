@@ -34,11 +34,11 @@ SIBLINGS = {
 }
 
 
-def cases(slow):
-    return [pytest.param(r, marks=pytest.mark.slow) if r in slow else r for r in golden_files.references()]
+def cases(references, slow):
+    return [pytest.param(r, marks=pytest.mark.slow) if r in slow else r for r in references]
 
 
-@pytest.fixture(scope="module", params=cases(LARGE))
+@pytest.fixture(scope="module", params=cases(golden_files.references(), LARGE))
 def case(request):
     """Reference, model, its variables, the file and its state dict; one at a time, for they are large."""
     reference = request.param
@@ -61,7 +61,7 @@ def test_evaluation_logits_are_the_references(case):
     assert_within(logits, golden["logits"], max(2e-5, 10 * golden["noise"][0]))
 
 
-@pytest.mark.parametrize("case", cases((*LARGE, *SIBLINGS)), indirect=True, scope="module")
+@pytest.mark.parametrize("case", cases(golden_files.trained(), (*LARGE, *SIBLINGS)), indirect=True, scope="module")
 def test_one_training_step_is_the_references(case):
     reference, model, variables, golden, _ = case
     images, labels = golden_files.images(2, 4, int(golden["input_size"])), jnp.arange(1, 5)
