@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from benchmarks.contender import Rows
 from benchmarks.report import command_line, write
 
-NETWORKS = ("alexnet", "vgg16", "inception_v3", "resnet50", "mobilenet_v2_100")
+NETWORKS = ("alexnet", "vgg16", "inception_v3", "resnet50", "mobilenetv2_100")
 DEVICES, PER_DEVICE = 8, 32
 COUNTS = (1, 2, 4, DEVICES)
 CLASSES = 1000

@@ -62,7 +62,7 @@ NETWORKS = {
         Job("resnet50", 8),
         Job("densenet121", 8),
         Job("mobilenetv1_100", 16),
-        Job("mobilenet_v2_100", 16),
+        Job("mobilenetv2_100", 16),
         Job("seresnet50", 8),
     )
 }

@@ -32,7 +32,7 @@ TORCHVISION = {
     "resnet18": "resnet18",
     "resnet50": "resnet50",
     "densenet121": "densenet121",
-    "mobilenet_v2_100": "mobilenet_v2",
+    "mobilenetv2_100": "mobilenet_v2",
 }
 PACKAGES = ("torch", "torchvision", "timm")
 TIMM = ("mobilenetv1_100", "seresnet50")

@@ -1,12 +1,32 @@
 """The classic convolutional networks in JAX and Flax linen.
 
-The public names load on first use, so `import cnn_jax` costs neither JAX nor any plotting or
-data library. It tells XLA what `cnn_jax.platform` says, so it belongs before JAX's first use.
+The public names and the rooms, such as `cnn_jax.models`, load on first use, so `import cnn_jax` costs neither
+JAX nor any plotting or data library. It tells XLA what `cnn_jax.platform` says, so it belongs before JAX's first use.
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from cnn_jax.platform import add_flags, always
+
+if TYPE_CHECKING:  # the same as _PUBLIC, for editors and type checkers
+    from cnn_jax.data import open_dataset as open_dataset
+    from cnn_jax.errors import UserError as UserError
+    from cnn_jax.layers import lowering as lowering
+    from cnn_jax.models import create_model as create_model
+    from cnn_jax.models import list_models as list_models
+    from cnn_jax.models import model_info as model_info
+    from cnn_jax.models.features import extract_features as extract_features
+    from cnn_jax.models.fold import fold_batch_norm as fold_batch_norm
+    from cnn_jax.models.functional import functional as functional
+    from cnn_jax.models.stacked import stack_blocks as stack_blocks
+    from cnn_jax.models.stacked import unstack_blocks as unstack_blocks
+    from cnn_jax.recipes import RECIPES as RECIPES
+    from cnn_jax.recipes import Recipe as Recipe
+    from cnn_jax.training.checkpoint import load_variables as load_variables
+    from cnn_jax.weights import export_state_dict as export_state_dict
+    from cnn_jax.weights import import_state_dict as import_state_dict
+    from cnn_jax.weights import read_state_dict as read_state_dict
 
 __version__ = "0.1.0"
 
@@ -30,16 +50,20 @@ _PUBLIC = {
     "Recipe": "cnn_jax.recipes",
 }
 
+_ROOMS = ("data", "evaluation", "layers", "models", "recipes", "training", "visualize", "weights")
+
 __all__ = list(_PUBLIC)
 
 add_flags(always())
 
 
 def __getattr__(name: str):
+    if name in _ROOMS:
+        return importlib.import_module(f"cnn_jax.{name}")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'cnn_jax' has no attribute {name!r}")
     return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*__all__, *_ROOMS, "__version__"]

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from cnn_jax.errors import UserError, first_line, of_system
+from cnn_jax.errors import UserError, of_system
 from cnn_jax.platform import ask_for_huge_pages
 from cnn_jax.tables import aligned
 
@@ -45,7 +45,7 @@ def list_command(pattern: str, markdown: bool) -> str:
         raise UserError(f"no model matches {pattern!r}; `cnn-jax list` shows all")
     rows = [("name", "year", "params M", "MACs M", "input", "top-1 %", "what it is")]
     for info in map(model_info, names):
-        best = max((a.top1 for a in info.accuracies if a.top1 and not a.of.startswith("CIFAR")), default=None)
+        best = max((a.top1 for a in info.accuracies if a.top1 and a.comparable), default=None)
         rows.append(
             (
                 info.name,
@@ -67,7 +67,7 @@ def info_command(name: str) -> str:
     info = model_info(name)
     height, width, channels = info.input_size
     rows: list[tuple[str, str]] = [
-        ("name", info.name),
+        ("name", info.name if info.name == name else f"{info.name}, asked for as {name}"),
         ("what it is", info.summary),
         ("paper", f"{info.paper}, {info.year}, {info.section}"),
         (
@@ -78,6 +78,7 @@ def info_command(name: str) -> str:
         ("input", f"{height}x{width}x{channels}, {info.interpolation} resize, centre crop {info.crop:g}"),
         ("mean, std", f"{_numbers(info.mean)}; {_numbers(info.std)}, of images in [0, 1]"),
         ("classes", f"{info.num_classes:,}"),
+        ("also called", ", ".join(info.aliases) or "nothing else"),
         ("same network as", ", ".join(info.references) or "none elsewhere"),
         ("weights", ", ".join(info.weights) or "none published that load"),
     ]
@@ -103,15 +104,7 @@ def summary_command(name: str, image_size: int | None, batch: int, stem: str | N
     if image_size is not None:
         height = width = image_size
     model = create_model(name, **({} if stem is None else {"stem": stem}))
-    try:
-        found = structure(model, (height, width, channels))
-    except UserError:
-        raise
-    except Exception as error:  # a map shrank below a pixel, or a layer met a size it was not made for
-        raise UserError(
-            f"{name} does not take {height}x{width} images, its own are {info.input_size[0]}x{info.input_size[1]} "
-            f"({first_line(error)})"
-        ) from error
+    found = structure(model, (height, width, channels))
     rows = [("layer", "kind", f"output of a batch of {batch}", "params", "MACs M")]
     for layer in found.layers:
         shape = "x".join(map(str, (batch, *layer.shape)))
@@ -213,7 +206,12 @@ def _gibibytes(text: str) -> float:
 def _parser() -> _Parser:
     parser = _Parser(prog="cnn-jax", description="The classic convolutional networks in JAX.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    table = commands.add_parser("list", help="networks by name, with sizes and published accuracy")
+    table = commands.add_parser(
+        "list",
+        help="networks by name, with sizes and published accuracy",
+        epilog="top-1 % is the best that is published of one centre crop on ImageNet-1k's validation images, after "
+        "training on ImageNet-1k alone; figures of other protocols and other data are in `cnn-jax info NAME`.",
+    )
     table.add_argument("pattern", nargs="?", default="*", help="a glob such as 'res*'")
     table.add_argument("--markdown", action="store_true", help="all of them with sources, as docs/models.md has it")
     table.set_defaults(run=list_command)

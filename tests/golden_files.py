@@ -13,6 +13,11 @@ def references() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.npz"))
 
 
+def trained() -> list[str]:
+    """Those whose files hold a training step, not only what evaluation gives."""
+    return [name for name in references() if "loss" in np.load(FOLDER / f"{name}.npz").files]
+
+
 def load(reference: str) -> dict[str, np.ndarray]:
     with np.load(FOLDER / f"{reference}.npz") as file:
         return dict(file)

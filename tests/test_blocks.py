@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from quick_jit import quick_apply, quick_init, quick_jit
 
-from cnn_jax.layers import ConvBN, SqueezeExcite, depth_rates, drop_branch, zero_pad_shortcut
+from cnn_jax.layers import ConvBN, SqueezeExcite, classify, depth_rates, drop_branch, zero_pad_shortcut
 
 X = np.random.default_rng(0).standard_normal((4, 6, 6, 8)).astype(np.float32)
 
@@ -118,3 +118,17 @@ def test_conv_bn_starts_at_zero_if_asked():
         y, variables = ConvBN(5, 3, act=None, zero_init=zero_init).init_with_output(jax.random.key(0), X, train=False)
         np.testing.assert_array_equal(variables["params"]["norm"]["scale"], np.full(5, scale))
         assert np.any(y) != zero_init
+
+
+def test_a_head_in_bfloat16_rounds_its_inputs_and_not_its_logits():
+    class Head(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return classify(x, 50, train=False, dtype=jnp.bfloat16)
+
+    x = np.random.default_rng(0).standard_normal((8, 64)).astype(jnp.bfloat16)
+    variables = quick_init(Head(), x)
+    kernel = np.asarray(variables["params"]["head"]["kernel"].astype(jnp.bfloat16), np.float64)
+    logits = quick_apply(Head(), variables, x)
+    assert logits.dtype == jnp.float32
+    np.testing.assert_allclose(logits, x.astype(np.float64) @ kernel, rtol=1e-4, atol=1e-5)  # float32 over 64 products

@@ -1,7 +1,8 @@
+import jax
 import numpy as np
 import pytest
 
-from cnn_jax import create_model, model_info
+from cnn_jax import create_model, export_state_dict, import_state_dict, model_info
 from cnn_jax.models.bn_inception import halve
 from cnn_jax.models.structure import structure
 
@@ -36,7 +37,7 @@ def test_every_5x5_is_two_3x3():
         for layer in module.values()
     }
     assert sizes == {1, 3}
-    assert layers["inception_4e"]["branch2_conv3"]["conv"]["kernel"].shape == (3, 3, 256, 256)
+    assert layers["inception_4e"]["double2"]["conv"]["kernel"].shape == (3, 3, 256, 256)
 
 
 def test_convolutions_have_biases_beside_their_norms():
@@ -55,11 +56,25 @@ def test_the_halving_pool_fits_the_convolutions_beside_it(size, out):
     np.testing.assert_array_equal(y[0, 0, 0], corner)
 
 
-def test_the_card_subtracts_caffes_means_in_blue_green_red():
+def test_the_card_subtracts_caffes_means_of_red_green_and_blue():
     info = model_info("bn_inception")
     image = np.array([1.0, 0.5, 0.0])
     fed = (image - info.mean) / info.std
-    np.testing.assert_allclose(fed, 255 * image - [104, 117, 128], atol=1e-9)
+    np.testing.assert_allclose(fed, 255 * image - [128, 117, 104], atol=1e-9)
+
+
+def test_the_first_kernel_is_turned_from_caffes_blue_green_red_and_back():
+    shapes = model_info("bn_inception").structure.variables
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    kernels = {name: variables["params"][name]["conv"]["kernel"] for name in ("conv1", "conv2_reduce")}
+    for kernel in kernels.values():
+        kernel[:, :, 0] = 1  # of the first, it reads red alone
+    caffe = export_state_dict("bn_inception", variables)
+    assert caffe["conv1_7x7_s2.weight"].any((0, 2, 3)).tolist() == [False, False, True]
+    assert caffe["conv2_3x3_reduce.weight"].any((0, 2, 3)).tolist() == [True, *[False] * 63]
+    back = import_state_dict("bn_inception", caffe)
+    for name, kernel in kernels.items():
+        np.testing.assert_array_equal(back["params"][name]["conv"]["kernel"], kernel)
 
 
 @pytest.mark.parametrize("size", [28, 32, 64])

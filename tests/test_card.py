@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from cnn_jax import list_models, model_info
+from cnn_jax.models.card import Accuracy
 
 
 def test_accuracies_are_in_percent_with_their_source():
@@ -33,6 +34,26 @@ def test_weight_tags_bear_their_published_accuracy(name, tag, top1, top5):
     assert tag in info.weights
     first = next(a for a in info.accuracies if a.of == tag)
     assert (first.top1, first.top5) == pytest.approx((top1, top5), abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("of", "compares"),
+    [
+        ("resnet50.tv2_in1k", True),
+        ("legacy_senet154.in1k", True),
+        ("single crop", True),
+        ("bvlc_googlenet, centre crop", True),
+        ("resnext101_32x8d.fb_wsl_ig1b_ft_in1k", False),
+        ("single crop, 48,238 images not blacklisted", False),
+        ("dense, scale jitter", False),
+        ("ten crops", False),
+        ("320 pixels", False),
+        ("MNIST", False),
+        ("CIFAR-10 with augmentation", False),
+    ],
+)
+def test_figures_of_one_protocol_compare(of, compares):
+    assert Accuracy(of, 70.0, None, "").comparable is compares
 
 
 def test_references_name_a_library_and_a_network():

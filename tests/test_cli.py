@@ -20,12 +20,24 @@ def test_list_has_a_line_for_each_match(capsys):
     assert "11.69" in next(line for line in out.splitlines() if line.startswith("resnet18 "))
 
 
+def test_the_list_compares_by_one_protocol(capsys):
+    lines = {line.split()[0]: line.split()[5] for line in run(capsys, "list")[1].splitlines()[1:]}
+    assert lines["vgg16"] == "71.6"  # torchvision's and timm's centre crop; 74.4 is the paper's dense test
+    assert lines["resnext101_32x8d"] == "82.8"  # torchvision's second weights; 84.3 is of a billion hashtags
+    assert lines["lenet5"] == lines["inception_resnet_v1"] == "-"
+
+
 def test_info_shows_the_card(capsys):
     code, out, _ = run(capsys, "info", "resnet50")
     assert code == 0
     for text in ("25,557,032", "4,089,184,256", "torchvision.resnet50, timm.resnet50", "1512.03385", "stride 32"):
         assert text in out
     assert max(line.find("25,557,032") for line in out.splitlines()) < 30  # beside its label
+
+
+def test_info_says_what_an_alias_stands_for(capsys):
+    assert "mobilenetv2_100, asked for as mobilenet_v2\n" in run(capsys, "info", "mobilenet_v2")[1]
+    assert "also called           mobilenet_v2\n" in run(capsys, "info", "mobilenetv2_100")[1]
 
 
 def test_summary_adds_up_to_the_card(capsys):
@@ -49,7 +61,7 @@ def test_summary_takes_another_size_and_stem(capsys):
         (("list", "nothing*"), "no model matches 'nothing*'"),
         (("summary", "resnet18", "--image-size", "0"), "must be a positive whole number, not '0'"),
         (("summary", "resnet18", "--stem", "cfar"), "unknown stem 'cfar'; did you mean cifar?"),
-        (("summary", "inception_v3", "--image-size", "20"), "inception_v3 does not take 20x20 images"),
+        (("summary", "inception_v3", "--image-size", "20"), "of at least 75x75 pixels, not (1, 20, 20, 3)"),
         (("list", "res*", "--markdown"), "leave out the pattern"),
         (("summary", "resnet18", "--image-size", "²"), "must be a positive whole number"),
         (("info", "resnet18", "a\nb"), "unrecognized arguments: a b"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from quick_jit import quick_init, quick_jit
 
-from cnn_jax import UserError, create_model
+from cnn_jax import create_model
 from cnn_jax.models.densenet import DenseLayer
 from cnn_jax.models.structure import structure
 from cnn_jax.weights.names import aliases_for
@@ -134,8 +134,3 @@ def test_old_keys_of_torchvision_have_todays_names():
     for keys in (("norm.1.weight", "norm1.weight"), ("conv.2.weight", "conv2.weight")):
         old, new = (f"features.denseblock1.denselayer10.{key}" for key in keys)
         assert re.sub(pattern, name, old) == re.sub(pattern, name, new) == new
-
-
-def test_an_unknown_stem_is_told_with_near_names():
-    with pytest.raises(UserError, match="unknown stem 'cifar10'; did you mean cifar"):
-        structure(create_model("densenet121", stem="cifar10"), IMAGE)

@@ -71,5 +71,5 @@ def test_a_report_says_whether_it_fits_and_what_would():
 
 
 def test_images_that_a_network_does_not_take_are_told():
-    with pytest.raises(UserError, match="inception_v3 does not take 20x20 images"):
+    with pytest.raises(UserError, match=r"of at least 75x75 pixels, not \(1, 20, 20, 3\)"):
         step_memory(Recipe(model="inception_v3", image_size=20, batch_size=2))

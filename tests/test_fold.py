@@ -57,7 +57,7 @@ def seen(model, variables, images):
 NORMED = [name for name in list_models() if getattr(create_model(name), "norm", None) is not None]
 # Convolutions with a bias and without; depthwise, grouped; branches; norms that stay.
 QUICK = ("vgg11_bn", "bn_inception", "legacy_seresnext26_32x4d", "resnetv2_18", "wrn_16_8", "densenet_40_12",
-         "mobilenet_v1_025", "resnet20_cifar")  # fmt: skip
+         "mobilenet_025", "resnet20_cifar")  # fmt: skip
 DEEPEST = ("preresnet1001_cifar", "plain1202_cifar", "resnet1202_cifar")  # many minutes of compiling the same layers
 COMPUTED = [
     name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NORMED if name not in DEEPEST

@@ -96,7 +96,7 @@ def test_dropout_draws_from_the_key_and_a_missing_key_is_told():
     ("name", "options", "rates"),
     [
         ("resnet18", {"stochastic_depth": 0.1}, ["stochastic_depth"]),
-        ("mobilenet_v2_035", {"stochastic_depth": 0.1}, ["dropout", "stochastic_depth"]),
+        ("mobilenetv2_035", {"stochastic_depth": 0.1}, ["dropout", "stochastic_depth"]),
         ("googlenet", {"dropout": 0.0, "aux_dropout": 0.7}, ["aux_dropout"]),
     ],
 )

@@ -16,6 +16,7 @@ from cnn_jax.recipes import Optimizer, Recipe, Schedule
 from cnn_jax.training.program import Program
 from cnn_jax.training.state import TrainState
 from cnn_jax.training.step import train_step
+from cnn_jax.weights.names import BGR
 
 BY_REFERENCE = {reference: name for name in list_models() for reference in model_info(name).references}
 
@@ -45,11 +46,11 @@ SIBLINGS = {
 }
 
 
-def cases(slow):
-    return [pytest.param(r, marks=pytest.mark.slow) if r in slow else r for r in golden_files.references()]
+def cases(references, slow):
+    return [pytest.param(r, marks=pytest.mark.slow) if r in slow else r for r in references]
 
 
-@pytest.fixture(scope="module", params=cases((*LARGE, *FURTHER)))
+@pytest.fixture(scope="module", params=cases(golden_files.references(), (*LARGE, *FURTHER)))
 def case(request):
     """Reference, model, its variables, the file and its state dict; one at a time, for they are large."""
     reference = request.param
@@ -66,13 +67,16 @@ def assert_within(actual, expected, tolerance):
 
 
 def test_evaluation_logits_are_the_references(case):
-    _, model, variables, golden, _ = case
+    reference, model, variables, golden, _ = case
     images = golden_files.images(0, 2, int(golden["input_size"]))
+    images = images[..., ::-1] if reference in BGR else images  # theirs are blue, green, red
     logits = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, images)
     assert_within(logits, golden["logits"], max(2e-5, 10 * golden["noise"][0]))
 
 
-@pytest.mark.parametrize("case", cases((*LARGE, *FURTHER, *SIBLINGS)), indirect=True, scope="module")
+@pytest.mark.parametrize(
+    "case", cases(golden_files.trained(), (*LARGE, *FURTHER, *SIBLINGS)), indirect=True, scope="module"
+)
 def test_one_training_step_is_the_references(case):
     reference, model, variables, golden, _ = case
     images, labels = golden_files.images(2, 4, int(golden["input_size"])), jnp.arange(1, 5)

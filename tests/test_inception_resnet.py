@@ -55,7 +55,7 @@ def test_v2_has_the_released_widths():
 
 
 def test_a_block_adds_the_scaled_projection_to_its_input():
-    block = ResidualInception(((Unit(4),), (Unit(3), Unit(5, 3))), scale=0.2)
+    block = ResidualInception(((Unit("one", 4),), (Unit("three_reduce", 3), Unit("three", 5, 3))), scale=0.2)
     x = np.random.default_rng(0).standard_normal((2, 5, 5, 6)).astype(np.float32)
     variables = quick_init(block, x, train=False)
     assert variables["params"]["project"]["kernel"].shape == (1, 1, 9, 6)
@@ -67,7 +67,7 @@ def test_a_block_adds_the_scaled_projection_to_its_input():
 
 
 def test_squeeze_excitation_gates_the_residual_not_the_sum():
-    block = ResidualInception(((Unit(4),),), 1.0, None, se=partial(SqueezeExcite, 2))
+    block = ResidualInception(((Unit("one", 4),),), 1.0, None, se=partial(SqueezeExcite, 2))
     x = np.random.default_rng(0).standard_normal((2, 5, 5, 6)).astype(np.float32)
     variables = quick_init(block, x, train=False)
     variables["params"]["se"]["expand"]["bias"] -= 1e4  # shuts every gate
@@ -89,6 +89,15 @@ def test_faces_have_an_embedding_of_512_before_the_classifier():
     bare = structure(create_model("inception_resnet_v1", num_classes=0), (160, 160, 3))
     assert bare.output == (512,)
     assert bare.params == 23_482_624  # facenet_pytorch without its classifier
+
+
+def test_dropout_acts_before_the_classifier_and_so_not_on_features():
+    for name in ("inception_v4", "inception_resnet_v2"):
+        x, model = jnp.zeros((1, 28, 28, 1)), create_model(name, stem="cifar", num_classes=0)
+        shapes = structure(model, x.shape[1:]).variables
+        # Without a key for dropout.
+        features, _ = jax.eval_shape(partial(model.apply, train=True, mutable=["batch_stats"]), shapes, x)
+        assert features.shape == (1, 1536)
 
 
 def test_faces_enter_as_facenet_standardises_them():

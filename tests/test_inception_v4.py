@@ -24,7 +24,7 @@ def test_there_are_4_modules_a_7_b_and_3_c():
 
 def test_reduction_a_has_the_k_l_m_n_of_table_1():
     module = structure(create_model("inception_v4"), (299, 299, 3)).variables["params"]["mixed_6a"]
-    names = ("branch2_conv1", "branch2_conv2", "branch2_conv3", "branch1_conv1")
+    names = ("double_reduce", "double1", "double2", "three")
     assert [module[name]["conv"]["kernel"].shape[-1] for name in names] == [192, 224, 256, 384]
 
 

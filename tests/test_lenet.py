@@ -166,8 +166,8 @@ def test_other_image_sizes_are_refused_with_a_sentence():
 
 
 def test_1998_has_no_bitmaps_for_other_classes():
-    with pytest.raises(UserError, match="num_classes must be 10 or 0, not 100; lenet5_modern takes any number"):
-        create_model("lenet5", num_classes=100).init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)), train=False)
+    with pytest.raises(UserError, match="num_classes must be 10 or 0, not 100: .*, lenet5_modern takes any number"):
+        create_model("lenet5", num_classes=100)
 
 
 def test_modern_takes_any_number_of_classes():

@@ -13,6 +13,7 @@ from quick_jit import quick_apply, quick_init, quick_jit
 
 from cnn_jax import UserError, create_model, export_state_dict, list_models, model_info
 from cnn_jax.models import MODELS
+from cnn_jax.models.resnet import ResNet
 from cnn_jax.models.structure import structure
 
 NAMES = sorted(EXPECTED)
@@ -123,8 +124,8 @@ SMALL = {
     "shufflenet_v2_x0_5": {"stem": "cifar"},
     "mobilenet_v3_small": {"stem": "cifar"},
     "mnasnet0_5": {"stem": "cifar"},
-    "mobilenet_v1_025": {"stem": "cifar"},
-    "mobilenet_v2_035": {"stem": "cifar", "se_reduction": 16},
+    "mobilenet_025": {"stem": "cifar"},
+    "mobilenetv2_035": {"stem": "cifar", "se_reduction": 16},
     "seresnet18": {"stem": "cifar"},
     "legacy_seresnet18": {"stem": "cifar"},
 }
@@ -179,7 +180,7 @@ def test_every_family_has_a_small_network():
 # Minutes of compiling together; most have a golden training step as well.
 DEEP = (
     "bn_inception", "densenet121", "dpn68", "googlenet_bn", "inception_resnet_v1", "inception_resnet_v2",
-    "inception_v3", "inception_v4", "mnasnet0_5", "mobilenet_v2_035", "mobilenet_v3_small", "resnet50d",
+    "inception_v3", "inception_v4", "mnasnet0_5", "mobilenetv2_035", "mobilenet_v3_small", "resnet50d",
     "nasnetamobile", "pnasnet5large",
     "resnext50_32x4d", "seresnet18", "shufflenet_v1_g3", "shufflenet_v2_x0_5", "xception", "xception41",
 )  # fmt: skip
@@ -241,6 +242,16 @@ def test_list_models_takes_globs():
     assert list_models("no such*") == []
 
 
+def test_an_alias_stands_for_one_network():
+    aliases = [alias for name in MODELS for alias in model_info(name).aliases]
+    assert len(set(aliases)) == len(aliases) and not set(aliases) & set(MODELS)
+    assert model_info("mobilenet_v2") is model_info("mobilenetv2_100")
+    assert list_models("mobilenet_v2") == ["mobilenetv2_100"]
+    assert create_model("mobilenet_v2", width=0.5).width == 0.5
+    with pytest.raises(UserError, match=r"unknown model 'legacy_xceptoin'; did you mean legacy_xception"):
+        model_info("legacy_xceptoin")
+
+
 def test_an_unknown_model_is_told_with_near_names():
     with pytest.raises(UserError, match=r"unknown model 'lenet5_modrn'; did you mean lenet5_modern"):
         create_model("lenet5_modrn")
@@ -257,19 +268,69 @@ def test_an_unknown_option_is_told_with_near_names():
         create_model("resnet18", batch_norm=3)
 
 
+@pytest.mark.parametrize("name", with_option("stem"))
+def test_every_network_that_has_stems_refuses_others(name):
+    with pytest.raises(UserError, match=r"unknown stem 'imagenett'; did you mean imagenet\?"):
+        create_model(name, stem="imagenett")
+
+
 @pytest.mark.parametrize(
-    ("option", "value"),
-    [("dropout", 1.0), ("dropout", -0.1), ("stochastic_depth", 1.0), ("stochastic_depth", True), ("se_reduction", 0)],
+    ("name", "option", "value", "right"),
+    [
+        ("resnet18", "dropout", 1.0, "a rate of at least 0 and below 1"),
+        ("resnet18", "dropout", -0.1, "a rate of at least 0 and below 1"),
+        ("resnet18", "dropout", float("nan"), "a rate of at least 0 and below 1"),
+        ("resnet18", "stochastic_depth", True, "a rate of at least 0 and below 1"),
+        ("googlenet", "aux_dropout", 2.0, "a rate of at least 0 and below 1 or None"),
+        ("resnet18", "se_reduction", 0, "a whole number such as 16, or None"),
+        ("resnet18", "num_classes", -1, "a whole number, 0 for features"),
+        ("resnet18", "num_classes", "10", "a whole number, 0 for features"),
+        ("resnet18", "num_classes", 2.5, "a whole number, 0 for features"),
+        ("resnet18", "num_classes", True, "a whole number, 0 for features"),
+        ("resnet18", "zero_init", 1, "True or False"),
+        ("resnet18", "shortcut", None, "one of A, B, C, D, none"),
+        ("resnet18", "dtype", jnp.int32, "a floating-point type such as jnp.bfloat16"),
+        ("densenet121", "compression", 0, "a share above 0 and at most 1"),
+        ("mobilenetv2_100", "width", float("inf"), "a number above 0"),
+    ],
 )
-def test_rates_and_reductions_have_ranges(option, value):
-    with pytest.raises(UserError, match=f"{option} must be a .*, not {value}"):
-        create_model("resnet18", **{option: value})
+def test_a_value_is_of_its_options_type_and_in_its_range(name, option, value, right):
+    with pytest.raises(UserError, match=f"{option} must be {right}, not "):
+        create_model(name, **{option: value})
 
 
-@pytest.mark.parametrize("classes", [-1, "10", 2.5])
-def test_a_number_of_classes_is_a_whole_number(classes):
-    with pytest.raises(UserError, match="num_classes must be a whole number, 0 for features"):
-        create_model("resnet18", num_classes=classes)
+def test_words_have_near_names():
+    with pytest.raises(UserError, match="unknown shortcut 'Z'; there are: A, B, C, D, none"):
+        create_model("resnet18", shortcut="Z")
+    with pytest.raises(UserError, match=r"unknown dtype 'bf16'; did you mean bfloat16\?"):
+        create_model("resnet18", dtype="bf16")
+
+
+def test_numpys_numbers_are_numbers():
+    model = create_model("resnet18", num_classes=np.int64(5), dropout=np.float32(0.5), zero_init=np.True_)
+    assert (model.num_classes, model.dropout, model.zero_init) == (5, 0.5, True)
+
+
+def test_a_class_checks_its_fields_as_create_model_does():
+    with pytest.raises(UserError, match=r"unknown stem 'cifr'; did you mean cifar\?"):
+        ResNet((1, 1), stem="cifr")
+    with pytest.raises(UserError, match=r"stages must be tuple\[int, \.\.\.\], not \[2, 2\]"):
+        ResNet([2, 2])
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"frozen": "stem*"}, r"frozen must be a tuple of globs such as .*, not 'stem\*'"),
+        ({"frozen": ("stem*", "stam")}, r"frozen: unknown batch norm of resnet20_cifar 'stam'; did you mean stem/\*\?"),
+        ({"frozen": ("stem",)}, r"frozen: unknown batch norm of resnet20_cifar 'stem'; did you mean stem/\*"),
+        ({"momentum": 1.5}, "momentum must be a rate"),
+        ({"group_size": 0}, "group_size must be a whole number above 0 or None, not 0"),
+    ],
+)
+def test_options_of_batch_norm_are_checked_when_the_network_is_made(options, line):
+    with pytest.raises(UserError, match=line):
+        create_model("resnet20_cifar", batch_norm=options)
 
 
 def test_batch_norm_options_leave_the_networks_own_epsilon_alone():

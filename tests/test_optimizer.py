@@ -162,7 +162,7 @@ def test_decay_touches_kernels_only():
 
 
 @pytest.mark.parametrize(
-    ("model", "channels", "depthwise"), [("mobilenet_v1_025", 1, 13), ("mobilenet_v2_035", 3, 17), ("xception", 3, 34)]
+    ("model", "channels", "depthwise"), [("mobilenet_025", 1, 13), ("mobilenetv2_035", 3, 17), ("xception", 3, 34)]
 )
 def test_depthwise_kernels_can_be_left_out(model, channels, depthwise):
     """One for each block of 1704.04861 table 1, of 1801.04381 table 2, and two or three a module of Xception.

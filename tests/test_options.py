@@ -53,7 +53,7 @@ RESIDUAL = {
     "xception": (12, range(1, 13)),
     "inception_resnet_v1": (21, range(1, 22)),
     "inception_resnet_v2": (40, range(1, 41)),
-    "mobilenet_v2_100": (17, (3, 5, 6, 8, 9, 10, 12, 13, 15, 16)),
+    "mobilenetv2_100": (17, (3, 5, 6, 8, 9, 10, 12, 13, 15, 16)),
 }
 
 
@@ -73,7 +73,7 @@ def test_the_rate_of_stochastic_depth_rises_from_block_to_block(name):
 @pytest.mark.parametrize(
     "name",
     ["resnet18", "seresnet18", "resnet20_cifar", "preresnet18", "wrn_16_8", "xception", "inception_resnet_v1",
-     "mobilenet_v2_100"],
+     "mobilenetv2_100"],
 )  # fmt: skip
 def test_stochastic_depth_and_zero_init_leave_evaluation_and_the_names_of_parameters(name):
     zero_init = {"zero_init": True} if has(name, "zero_init") else {}
@@ -96,7 +96,7 @@ BLOCKS = {
     "separable": (partial(Block, (8, 8), 1, True, SEPARABLE, ConvBN, None), "conv2", lambda x: x),
     "basic unit": (partial(BasicUnit, 8), "conv2", lambda x: x),
     "bottleneck unit": (partial(BottleneckUnit, 2), "conv3", lambda x: x),
-    "inception": (partial(ResidualInception, ((Unit(4),),), 1.0), "project", nn.relu),
+    "inception": (partial(ResidualInception, ((Unit("one", 4),),), 1.0), "project", nn.relu),
 }
 ZEROED = ["basic", "bottleneck", "gated", "inverted", "separable"]
 
@@ -141,7 +141,7 @@ def test_a_block_that_starts_at_zero_passes_its_input_on_and_learns(kind):
         ("legacy_seresnext26_32x4d", {}, "conv3", 8),
         ("resnet20_cifar", {"shortcut": "B"}, "conv2", 9),
         ("resnet20_cifar", {}, "conv2", 6),
-        ("mobilenet_v2_100", {}, "project", 10),
+        ("mobilenetv2_100", {}, "project", 10),
     ],
 )
 def test_zero_init_starts_the_last_norm_of_each_branch_at_zero_and_no_other(name, options, last, count):
@@ -203,8 +203,8 @@ REMATTED = {
     "preresnet18": "stage1_block1",
     "wrn_16_8": "stage1_block1",
     "densenet121": "stage1_layer1",
-    "mobilenet_v1_025": "stage1_block1",
-    "mobilenet_v2_035": "stage1_block1",
+    "mobilenet_025": "stage1_block1",
+    "mobilenetv2_035": "stage1_block1",
 }
 
 

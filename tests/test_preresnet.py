@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from quick_jit import quick_apply
 
-from cnn_jax import UserError, create_model
+from cnn_jax import create_model
 from cnn_jax.models.preresnet import BasicUnit, BottleneckUnit, PreResNet
 from cnn_jax.models.structure import structure
 
@@ -127,8 +127,3 @@ def test_the_small_stem_keeps_the_size_of_small_images(size):
 def test_squeeze_and_excitation_ends_every_branch():
     found = structure(create_model("preresnet18", se_reduction=16), IMAGE)
     assert sum(layer.path.endswith("se/reduce") for layer in found.layers) == 8
-
-
-def test_an_unknown_stem_is_told_with_near_names():
-    with pytest.raises(UserError, match="unknown stem 'imagnet'; did you mean imagenet"):
-        structure(create_model("preresnet18", stem="imagnet"), IMAGE)

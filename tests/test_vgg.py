@@ -101,8 +101,3 @@ def test_options_of_batch_norm_need_a_network_that_has_it():
     with pytest.raises(UserError, match="unknown option of vgg11 'batch_norm'"):
         create_model("vgg11", batch_norm={"unbiased": True})
     assert create_model("vgg11_bn", batch_norm={"unbiased": True}).norm.keywords == {"unbiased": True}
-
-
-def test_an_unknown_stem_is_told_with_near_names():
-    with pytest.raises(UserError, match=r"unknown stem 'cifar10'; did you mean cifar"):
-        structure(create_model("vgg11", stem="cifar10"), (32, 32, 3))

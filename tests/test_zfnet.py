@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from quick_jit import quick_init
 
-from cnn_jax import UserError, create_model
+from cnn_jax import create_model
 from cnn_jax.models.structure import structure
 
 
@@ -51,8 +51,3 @@ def test_the_cifar_stem_suits_small_images(size):
     found = structure(create_model("zfnet", stem="cifar", num_classes=10), size)
     assert found.taps["conv1"][:2] == size[:2] and min(found.taps["pool5"]) >= 1
     assert found.output == (10,) and found.macs < 4 * 10**8
-
-
-def test_an_unknown_stem_is_told_with_near_names():
-    with pytest.raises(UserError, match=r"unknown stem 'imagent'; did you mean imagenet"):
-        structure(create_model("zfnet", stem="imagent"), (32, 32, 3))

@@ -8,6 +8,7 @@ from cnn_jax.layers.blocks import (
     depth_rates,
     drop_branch,
     last_norm,
+    squeeze_excite,
     zero_pad_shortcut,
 )
 from cnn_jax.layers.branches import Chain, Inception, Unit, branches
@@ -15,7 +16,7 @@ from cnn_jax.layers.conv import Conv, same_padding
 from cnn_jax.layers.lowered import lowering
 from cnn_jax.layers.norm import BatchNorm, LocalResponseNorm
 from cnn_jax.layers.pool import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
-from cnn_jax.layers.tap import tap
+from cnn_jax.layers.tap import auxiliary, tap
 
 __all__ = [
     "BatchNorm",
@@ -27,6 +28,7 @@ __all__ = [
     "SqueezeExcite",
     "Unit",
     "adaptive_avg_pool",
+    "auxiliary",
     "avg_pool",
     "branches",
     "call_block",
@@ -38,6 +40,7 @@ __all__ = [
     "lowering",
     "max_pool",
     "same_padding",
+    "squeeze_excite",
     "tap",
     "zero_pad_shortcut",
 ]

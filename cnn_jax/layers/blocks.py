@@ -7,11 +7,13 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from cnn_jax.errors import UserError
 from cnn_jax.layers.channels import scale_channels
 from cnn_jax.layers.conv import Conv, IntPair, Padding
 from cnn_jax.layers.norm import BatchNorm
+from cnn_jax.layers.options import ModuleDef
 from cnn_jax.layers.pool import global_avg_pool
 
 HEAD_INIT = nn.initializers.lecun_normal()
@@ -82,6 +84,11 @@ class SqueezeExcite(nn.Module):
         s = nn.relu(nn.Dense(hidden, dtype=self.dtype, name="reduce")(s))
         s = self.gate(nn.Dense(x.shape[-1], dtype=self.dtype, name="expand")(s))
         return scale_channels(x, s)
+
+
+def squeeze_excite(reduction: int | None, divisor: int = 1, *, dtype: jnp.dtype) -> ModuleDef | None:
+    """The SqueezeExcite of a network's option `se_reduction`, for its blocks to name; None if it has none."""
+    return None if reduction is None else partial(SqueezeExcite, reduction, divisor, dtype=dtype)
 
 
 def zero_pad_shortcut(x: jax.Array, features: int, stride: int) -> jax.Array:
@@ -179,10 +186,13 @@ def classify(
     """Dropout -> linear layer `head`, features (B, F) -> logits (B, num_classes) float32.
 
     A map of features (B, H, W, F) gives the mean of its positions' logits (Simonyan 2014, sec.
-    3.2). To be called inside a compact network. `num_classes=0` gives the features, float32.
+    3.2). Products of bfloat16 are added in float32 and stay so: rounded again, the logits of a thousand classes
+    would often tie for the first place. To be called inside a compact network. `num_classes=0` gives the
+    features, float32.
     """
     if num_classes > 0:
         x = nn.Dropout(dropout, deterministic=not train)(x)
-        x = nn.Dense(num_classes, kernel_init=kernel_init, dtype=dtype, name="head")(x)
+        dot = partial(lax.dot_general, preferred_element_type=jnp.promote_types(dtype, jnp.float32))
+        x = nn.Dense(num_classes, kernel_init=kernel_init, dtype=dtype, dot_general=dot, name="head")(x)
     x = x.astype(jnp.float32)
     return x.mean((1, 2)) if x.ndim == 4 else x

@@ -13,8 +13,9 @@ from cnn_jax.layers.conv import IntPair, pair
 
 @dataclass(frozen=True)
 class Unit:
-    """A convolution in a chain; without `padding` it is padded by half its kernel."""
+    """A convolution in a chain, named by its role; without `padding` it is padded by half its kernel."""
 
+    name: str
     features: int
     size: IntPair = 1
     stride: int = 1
@@ -28,28 +29,24 @@ Chain = tuple[Step, ...]
 def branches(x: jax.Array, chains: tuple[Chain, ...], conv: Callable[..., nn.Module], *, train: bool) -> jax.Array:
     """Each chain on (B, H, W, C), their outputs concatenated: (B, H', W', sum of features).
 
-    A step of a chain is a Unit, built by `conv`; a function of the chain's output, such as a
-    pool; or several units side by side, concatenated. To be called inside a compact module,
-    where the convolutions are named `branch2_conv1` and, side by side, `branch2_conv2a`,
-    `branch2_conv2b`.
+    A step of a chain is a Unit, built by `conv`; several units side by side, concatenated; or a function of
+    the chain's output, such as a pool. To be called inside a compact module. In all networks the units are named
+    by the window that their branch is for: `one`, `three`, `five`, `seven`, or `double` for two in a row; a 1x1
+    before it is `three_reduce`, the parts of a window `seven_row` (1x7) and `seven_column` (7x1), and the 1x1
+    behind a pool `pool_proj`.
     """
     outputs = []
-    for i, chain in enumerate(chains, start=1):
-        y, j = x, 0
+    for chain in chains:
+        y = x
         for step in chain:
-            if isinstance(step, Unit):
-                j, units = j + 1, (("", step),)
-            elif isinstance(step, tuple):
-                j, units = j + 1, tuple(zip("abcdefgh"[: len(step)], step, strict=True))
-            else:
+            if not isinstance(step, Unit | tuple):
                 y = step(y)
                 continue
             parts = []
-            for letter, unit in units:
+            for unit in (step,) if isinstance(step, Unit) else step:
                 half = tuple((size // 2, size // 2) for size in pair(unit.size))
                 padding = half if unit.padding is None else unit.padding
-                layer = conv(unit.features, unit.size, unit.stride, padding, name=f"branch{i}_conv{j}{letter}")
-                parts.append(layer(y, train=train))
+                parts.append(conv(unit.features, unit.size, unit.stride, padding, name=unit.name)(y, train=train))
             y = jnp.concatenate(parts, axis=-1)
         outputs.append(y)
     return jnp.concatenate(outputs, axis=-1)

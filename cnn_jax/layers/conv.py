@@ -43,9 +43,12 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: IntPair = 1, padding: Padd
 
     Output size per axis: (size + low + high - k) // stride + 1. How it and its gradients are computed is
     the platform's, see `lowering`. bfloat16 accumulates in float32.
+
+    Raises:
+      TooSmall: that is 0 or less.
     """
     size, window = (x.shape[1], x.shape[2]), (kernel.shape[0], kernel.shape[1])
-    geometry = Geometry(size, window, pair(stride), padding_pairs(padding), groups)
+    geometry = Geometry(size, window, pair(stride), padding_pairs(padding), groups).checked()
     if (kind := chosen()) == "xla":
         return plain_conv(x, kernel, geometry)
     x, kernel = vary_alike(x, kernel)

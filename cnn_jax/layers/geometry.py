@@ -8,9 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from cnn_jax.errors import UserError
 from cnn_jax.layers.lowered import vary_alike
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
+
+
+class TooSmall(UserError):
+    """A map is smaller than the window that is moved over it."""
 
 
 class Geometry(NamedTuple):
@@ -28,6 +33,13 @@ class Geometry(NamedTuple):
         sides = zip(self.size, self.window, self.stride, self.padding, strict=True)
         height, width = ((size + sum(pads) - k) // s + 1 for size, k, s, pads in sides)
         return height, width
+
+    def checked(self) -> "Geometry":
+        """Itself; raises TooSmall if it has no place for a window."""
+        if min(self.out) < 1:
+            (height, width), (kh, kw) = self.size, self.window
+            raise TooSmall(f"a window of {kh}x{kw} finds no place in a map of {height}x{width}")
+        return self
 
     @property
     def dense(self) -> bool:

@@ -10,9 +10,10 @@ from jax import lax
 
 from cnn_jax.errors import UserError
 from cnn_jax.layers.channels import affine, moments
+from cnn_jax.layers.options import Checked, Count, Factor, Globs, Rate
 
 
-class BatchNorm(nn.Module):
+class BatchNorm(Checked):
     """Batch normalisation over (B, H, W) or B (Ioffe & Szegedy 2015, 1502.03167, Alg. 1 and 2).
 
     (B, ..., C) -> (B, ..., C) in `dtype`. Parameters `scale`, `bias` and the running `mean`,
@@ -40,11 +41,11 @@ class BatchNorm(nn.Module):
       UserError: the batch does not divide into groups; `train` of a folded norm.
     """
 
-    momentum: float = 0.9
-    epsilon: float = 1e-5
+    momentum: Rate = 0.9
+    epsilon: Factor = 1e-5
     update: bool | None = None
-    frozen: tuple[str, ...] = ()
-    group_size: int | None = None
+    frozen: Globs = ()
+    group_size: Count | None = None
     unbiased: bool = False
     folded: tuple[str, ...] | None = None
     scale_init: Callable = nn.initializers.ones_init()

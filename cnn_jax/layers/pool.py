@@ -34,7 +34,7 @@ def _geometry(
         (low, _window_pads(size, k, s, low, high, ceil_mode))
         for size, k, s, (low, high) in zip((height, width), window, stride, pads, strict=True)
     )
-    return Geometry((height, width), window, stride, (top, left), channels), [high for _, high in pads]
+    return Geometry((height, width), window, stride, (top, left), channels).checked(), [high for _, high in pads]
 
 
 def max_pool(

@@ -5,8 +5,6 @@ from fnmatch import fnmatchcase
 from functools import partial
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
 from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import BatchNorm
@@ -38,6 +36,7 @@ from cnn_jax.models import (
     zfnet,
 )
 from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.structure import structure
 
 FAMILIES = (
     lenet,
@@ -67,22 +66,24 @@ FAMILIES = (
     mobilenet_v3,
 )  # in the order of history
 MODELS: dict[str, ModelInfo] = {row.name: row for family in FAMILIES for row in family.VARIANTS}
+ALIASES: dict[str, str] = {alias: row.name for row in MODELS.values() for alias in row.aliases}
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names that match a glob such as 'lenet*', sorted; empty if none does."""
-    return sorted(name for name in MODELS if fnmatchcase(name, pattern))
+    """Names that match a glob such as 'lenet*', or of which an alias does, sorted; empty if there is none."""
+    return sorted({ALIASES.get(name, name) for name in (*MODELS, *ALIASES) if fnmatchcase(name, pattern)})
 
 
 def model_info(name: str) -> ModelInfo:
-    """The card of a network: paper, parameters, input size, mean and std.
+    """The card of a network, by its name or an alias: paper, parameters, input size, mean and std.
 
     Raises:
       UserError: no such network; the message names the nearest.
     """
-    if name not in MODELS:
-        raise UserError(did_you_mean("model", name, MODELS))
-    return MODELS[name]
+    known = ALIASES.get(name, name)
+    if known not in MODELS:
+        raise UserError(did_you_mean("model", name, (*MODELS, *ALIASES)))
+    return MODELS[known]
 
 
 def create_model(name: str, **options) -> nn.Module:
@@ -111,8 +112,8 @@ def create_model(name: str, **options) -> nn.Module:
     `rngs={"dropout": key}`.
 
     Raises:
-      UserError: no such network, an option that it does not have, a value out of its range, a
-        `remat` glob that names no block.
+      UserError: no such network, an option that it does not have, a value that is not of the option's type or out of
+        its range, a glob of `remat` that names no block or of `frozen` that names no batch norm.
     """
     build = model_info(name).build
     fields = inspect.signature(build).parameters
@@ -122,47 +123,44 @@ def create_model(name: str, **options) -> nn.Module:
     for option in options:
         if option not in offered:
             raise UserError(did_you_mean(f"option of {name}", option, offered))
-    classes = options.get("num_classes", 0)
-    if not isinstance(classes, int) or classes < 0:
-        raise UserError(f"num_classes must be a whole number, 0 for features, not {classes!r}")
-    for option in ("dropout", "stochastic_depth"):
-        rate = options.get(option, 0.0)
-        if not isinstance(rate, int | float) or not 0 <= rate < 1:
-            raise UserError(f"{option} must be a rate of at least 0 and below 1, not {rate!r}")
     if "shortcut" in fields and options.get("shortcut", fields["shortcut"].default) == "none":
         for option in ("stochastic_depth", "zero_init"):
             if options.get(option):
                 raise UserError(f"{option} needs shortcuts around the blocks, and this {name} has none")
-    reduction, remat = options.get("se_reduction"), options.get("remat", False)
-    if reduction is not None and (not isinstance(reduction, int) or reduction < 1):
-        raise UserError(f"se_reduction must be a whole number such as 16, or None, not {reduction!r}")
-    if not isinstance(remat, bool) and not (isinstance(remat, tuple) and all(isinstance(g, str) for g in remat)):
-        raise UserError(f'remat must be True, False or a tuple of globs such as ("stage1*",), not {remat!r}')
+    frozen: tuple[str, ...] = ()
     if "batch_norm" in options:
-        _check_batch_norm(options["batch_norm"])
-        norm = options.get("norm", fields["norm"].default)
-        options["norm"] = partial(norm, **options.pop("batch_norm"))
+        norm = partial(options.get("norm", fields["norm"].default), **_batch_norm(options.pop("batch_norm")))
+        options["norm"], frozen = norm, norm().frozen  # made once, for its options to be checked
     model = build(**options)
-    if isinstance(remat, tuple) and any(glob != "*" for glob in remat):
-        _check_globs(model, remat, name)
+    remat = getattr(model, "remat", False)
+    _check_globs(name, model, remat if isinstance(remat, tuple) else (), frozen)
     return model
 
 
-def _check_globs(model: nn.Module, globs: tuple[str, ...], name: str) -> None:
-    """Raises a UserError for a glob that names no block. Abstract evaluation lists them: 0.3 s for ResNet-50."""
+def _check_globs(name: str, model: nn.Module, remat: tuple[str, ...], frozen: tuple[str, ...]) -> None:
+    """Raises a UserError for a glob that names no block, or no batch norm.
+
+    Abstract evaluation lists them: 0.3 s for ResNet-50.
+    """
+    if {*remat, *frozen} <= {"*"}:
+        return
     blocks: list[str] = []
-    probe = model.clone(remat=blocks.append)  # asked about every block, says no
-    images = jnp.zeros((1, *model_info(name).input_size))
-    jax.eval_shape(lambda: probe.init(jax.random.key(0), images, train=False))
-    for glob in globs:
-        if not any(fnmatchcase(block, glob) for block in blocks):
-            raise UserError(f"remat: {did_you_mean(f'block of {name}', glob, blocks)}")
+    probe = model.clone(remat=blocks.append) if remat else model  # asked about every block, says no
+    layers = structure(probe, model_info(name).input_size).layers
+    norms = [layer.path for layer in layers if layer.kind == "BatchNorm"]
+    for option, kind, globs, names in (("remat", "block", remat, blocks), ("frozen", "batch norm", frozen, norms)):
+        for glob in globs:
+            if not any(fnmatchcase(path, glob) for path in names):
+                subtrees = {path.partition("/")[0] + "/*" for path in names if "/" in path}
+                raise UserError(f"{option}: {did_you_mean(f'{kind} of {name}', glob, {*names, *subtrees})}")
 
 
-def _check_batch_norm(given: dict) -> None:
+def _batch_norm(given: dict) -> dict:
+    """Options of layers.BatchNorm, all of which it has."""
     if not isinstance(given, dict):
         raise UserError(f"batch_norm must be a dict of options of layers.BatchNorm, not {given!r}")
     offered = [field for field in inspect.signature(BatchNorm).parameters if field not in ("parent", "name", "dtype")]
     for option in given:
         if option not in offered:
             raise UserError(did_you_mean("option of batch_norm", str(option), offered))
+    return given

@@ -21,17 +21,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import Conv, LocalResponseNorm, adaptive_avg_pool, classify, max_pool, tap
+from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Stem
 from cnn_jax.models.card import ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
+from cnn_jax.models.images import takes_images
 
 # Kernel and stride of conv1, side of the map under fc6, width of fc6 and fc7.
 STEMS = {"imagenet": (11, 4, 6, 4096), "cifar": (5, 1, 3, 1024)}  # first row: sec. 3.5
 
 
-class AlexNet(nn.Module):
+class AlexNet(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the values of fc7.
 
     `widths` are the kernels of conv1 to conv5; conv2, conv4 and conv5 have `groups`, and with the
@@ -40,13 +39,10 @@ class AlexNet(nn.Module):
     Maps of other sizes are averaged to 6x6 before fc6; with `dense` fc6 to head move over them
     and the logits of all positions are averaged. `stem="cifar"`, for 28 to 64 pixels: conv1 is 5x5
     of stride 1, fc6 sees 3x3 maps, fc6 and fc7 are 1024 wide. Taps: conv1 to conv5, pool5, fc6, fc7.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
     widths: tuple[int, ...] = (96, 256, 384, 384, 256)  # sec. 3.5
-    groups: int = 2
+    groups: Count = 2
     padding: int = 0
     lrn: ModuleDef | None = LocalResponseNorm  # sec. 3.3
     pool_first: bool = False
@@ -54,16 +50,15 @@ class AlexNet(nn.Module):
     bias: float = 1.0  # sec. 5
     kernel_init: Callable = nn.initializers.normal(0.01)  # sec. 5
     hidden_init: Callable = nn.initializers.normal(0.01)
-    stem: str = "imagenet"
-    num_classes: int = 1000
-    dropout: float = 0.5  # sec. 4.2
+    stem: Stem = "imagenet"
+    num_classes: Classes = 1000
+    dropout: Rate = 0.5  # sec. 4.2
     dense: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.stem not in STEMS:
-            raise UserError(did_you_mean("stem", self.stem, STEMS))
         size1, stride1, side, hidden = STEMS[self.stem]
         geometry = (
             (size1, stride1, self.padding if self.stem == "imagenet" else size1 // 2),
@@ -137,12 +132,12 @@ of_2012 = partial(
 # fmt: off
 VARIANTS = (
     of_2012("alexnet", AlexNet, "the network of 2012: two towers, response normalisation",
-            "sec. 3.5", 60_965_224, 724_406_816),
+            "sec. 3.5", params=60_965_224, macs=724_406_816),
     of_2012("alexnet_caffe", CAFFE, "Caffe's replica: milder response normalisation, biases of 0.1",
-            "sec. 3.5", 60_965_224, 724_406_816),
+            "sec. 3.5", params=60_965_224, macs=724_406_816),
     of_2012("caffenet", partial(CAFFE, pool_first=True), "CaffeNet: as alexnet_caffe, but normalised behind the pools",
             "sec. 3.5", params=60_965_224, macs=724_406_816),
     ModelInfo("alexnet_owt", ONE_TOWER, "one tower, no response normalisation: torchvision's alexnet",
-              "sec. 5", 61_100_840, 714_188_480, references=("torchvision.alexnet",), year=2014,
+              "sec. 5", params=61_100_840, macs=714_188_480, references=("torchvision.alexnet",), year=2014,
               paper="Krizhevsky, One weird trick for parallelizing convolutional neural networks (1404.5997)"),
 )

@@ -2,36 +2,34 @@
 Reducing Internal Covariate Shift" (1502.03167), appendix, fig. 5.
 
 The layers, and the convolutions' idle biases, are those of the published Caffe weights. These
-have 11.3 million parameters; the 13.6 million of sec. 4.2 fit no published port. The weights
-take images as BGR in 0 to 255 less (104, 117, 128): the card's mean and std do that to an image
-in [0, 1] whose channels stand in the order blue, green, red.
+have 11.3 million parameters; the 13.6 million of sec. 4.2 fit no published port. They take pixels of 0
+to 255 less a mean, as the card's mean and std make them of an image in [0, 1]; their order, blue, green, red,
+is turned when they are imported and exported: here it is red, green, blue as everywhere.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     Chain,
     ConvBN,
     Inception,
-    SqueezeExcite,
     Unit,
     avg_pool,
     call_block,
     classify,
     global_avg_pool,
     max_pool,
+    squeeze_excite,
     tap,
 )
+from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
+from cnn_jax.models.images import takes_images
 
 AVG = partial(avg_pool, window=3, stride=1, padding=1)
 MAX = partial(max_pool, window=3, stride=1, padding=1)
@@ -66,42 +64,38 @@ def inception(one, reduce3, three, reduce_double, double, pool, project) -> tupl
     """The branches of a row of MODULES."""
     stride = 1 if one else 2
     convs = (
-        (Unit(reduce3), Unit(three, 3, stride)),
-        (Unit(reduce_double), Unit(double, 3), Unit(double, 3, stride)),
+        (Unit("three_reduce", reduce3), Unit("three", three, 3, stride)),
+        (Unit("double_reduce", reduce_double), Unit("double1", double, 3), Unit("double2", double, 3, stride)),
     )
-    return ((Unit(one),), *convs, (pool, Unit(project))) if one else (*convs, (halve,))
+    return ((Unit("one", one),), *convs, (pool, Unit("pool_proj", project))) if one else (*convs, (halve,))
 
 
-class BNInception(nn.Module):
+class BNInception(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `stem`: "imagenet" (7x7 of stride 2, max pool) or "cifar" (3x3 of stride 1, no pool: for 28 to
     64 pixels). `se_reduction` gates every module's output (1709.01507, fig. 2). Taps: conv1,
     conv2, inception_3a to inception_5b.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
-    stem: str = "imagenet"
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.0  # sec. 4.2.1 removes it
-    remat: bool | tuple[str, ...] = False
+    stem: Stem = "imagenet"
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.0  # sec. 4.2.1 removes it
+    remat: Remat = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(ConvBN, use_bias=True, norm=self.norm, dtype=self.dtype)
-        se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         if self.stem == "imagenet":
             x = tap(self, "conv1", conv(64, 7, 2, 3, name="conv1")(x, train=train))
             x = max_pool(x, 3, 2, ceil_mode=True)
-        elif self.stem == "cifar":
-            x = tap(self, "conv1", conv(64, 3, 1, 1, name="conv1")(x, train=train))
         else:
-            raise UserError(did_you_mean("stem", self.stem, ("imagenet", "cifar")))
+            x = tap(self, "conv1", conv(64, 3, 1, 1, name="conv1")(x, train=train))
         x = conv(64, 1, name="conv2_reduce")(x, train=train)
         x = tap(self, "conv2", conv(192, 3, 1, 1, name="conv2")(x, train=train))
         x = max_pool(x, 3, 2, ceil_mode=True)
@@ -115,14 +109,15 @@ VARIANTS = (
     ModelInfo(
         "bn_inception",
         BNInception,
-        "Inception with batch norm and two 3x3 for the 5x5, as in Caffe; its weights take BGR images",
+        "Inception with batch norm and two 3x3 for the 5x5, as in Caffe",
         "appendix, fig. 5",
-        11_295_240,
-        2_032_600_064,
+        params=11_295_240,
+        macs=2_032_600_064,
         paper="Ioffe & Szegedy, Batch Normalization (1502.03167)",
         year=2015,
-        mean=(104 / 255, 117 / 255, 128 / 255),  # blue, green, red
+        mean=(128 / 255, 117 / 255, 104 / 255),
         std=(1 / 255, 1 / 255, 1 / 255),
         references=("pretrainedmodels.bninception",),
+        aliases=("bninception",),
     ),
 )

@@ -36,6 +36,12 @@ class Accuracy:
     top5: float | None
     source: str
 
+    @property
+    def comparable(self) -> bool:
+        """Whether it compares: one centre crop of all ImageNet-1k validation images, trained on ImageNet-1k alone."""
+        trained_here = self.of.endswith("in1k") and "_ft_" not in self.of  # ..._ft_in1k: only fine-tuned there
+        return trained_here or self.of.endswith(("single crop", "centre crop"))
+
 
 @dataclass(frozen=True)
 class Feature:
@@ -55,17 +61,18 @@ class ModelInfo:
     the paper sets by hand. `macs` are multiply-accumulates of convolutions and linear layers for
     one image of `input_size` (H, W, C). An image in [0, 1] enters the network as
     (image - mean) / std, per channel, after a resize by `interpolation` and a centre crop of
-    `crop` of its shorter side. `references` are the networks of other libraries that compute the
-    same function, so that their weights load: "torchvision.resnet50", "timm.resnet50".
+    `crop` of its shorter side. `references` are the networks of other libraries with the same layers, whose
+    weights load: "torchvision.resnet50", "timm.resnet50"; tests/golden holds those whose outputs were compared.
+    `aliases` are names by which it is asked for elsewhere; create_model and model_info take them too.
     """
 
     name: str
     build: Callable[..., nn.Module]
     summary: str
     section: str
+    _: KW_ONLY
     params: int
     macs: int
-    _: KW_ONLY
     paper: str
     year: int
     input_size: tuple[int, int, int] = (224, 224, 3)
@@ -74,6 +81,7 @@ class ModelInfo:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     crop: float = 0.875
     references: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     aux_params: int = 0
     fixed: int = 0
     num_classes: int = 1000

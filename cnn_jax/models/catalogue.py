@@ -8,8 +8,9 @@ HEAD = """# The networks
 Written from the cards by `cnn-jax list --markdown > docs/models.md`; a test keeps it so.
 
 Parameters are without auxiliary heads; MACs are multiply-accumulates of convolutions and linear
-layers for one image of the input size. "Same as" names the networks of other libraries that
-compute the same function, so that their weights load with `import_state_dict`. Accuracy is
+layers for one image of the input size. "Same as" names the networks of other libraries with the
+same layers, whose weights load with `import_state_dict`. Those for which `tests/golden/` has a file
+have been compared by what they compute; of the others the names and shapes of all variables. Accuracy is
 published top-1 / top-5 in percent on ImageNet-1k validation (for the small networks the set is
 named): the first figure known, others are in `cnn-jax info NAME`.
 """
@@ -31,7 +32,7 @@ def catalogue() -> str:
 
 def _row(info: ModelInfo) -> str:
     cells = (
-        f"`{info.name}`",
+        ", ".join(f"`{name}`" for name in (info.name, *info.aliases)),
         info.summary,
         info.section,
         f"{info.params:,}",

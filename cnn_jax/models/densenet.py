@@ -7,29 +7,28 @@ ImageNet and the "BC" ones for CIFAR-10 have bottlenecks and halve the channels 
 3x3 in the stem) timm's.
 """
 
-from collections.abc import Callable
 from functools import partial
+from typing import Annotated
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     Conv,
     ConvBN,
-    SqueezeExcite,
     avg_pool,
     call_block,
     classify,
     global_avg_pool,
     max_pool,
+    squeeze_excite,
     tap,
 )
+from cnn_jax.layers.options import Checked, Classes, Count, DeepStem, ModuleDef, Rate, Reduction, Remat, Such
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo, both
-
-ModuleDef = Callable[..., nn.Module]
+from cnn_jax.models.images import takes_images
 
 
 class DenseLayer(nn.Module):
@@ -41,7 +40,7 @@ class DenseLayer(nn.Module):
 
     growth: int
     bottleneck: bool = True
-    dropout: float = 0.0
+    dropout: Rate = 0.0
     se: ModuleDef | None = None
     conv: ModuleDef = partial(Conv, use_bias=False)
     norm: ModuleDef = BatchNorm
@@ -62,7 +61,7 @@ class Transition(nn.Module):
     """BN-ReLU-1x1 -> 2x2 averages, (B, H, W, C) -> (B, H/2, W/2, features) (sec. 3)."""
 
     features: int
-    dropout: float = 0.0
+    dropout: Rate = 0.0
     conv: ModuleDef = partial(Conv, use_bias=False)
     norm: ModuleDef = BatchNorm
 
@@ -74,7 +73,7 @@ class Transition(nn.Module):
         return avg_pool(x, 2)
 
 
-class DenseNet(nn.Module):
+class DenseNet(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `stages` counts the layers of each block. `stem`: "imagenet" (7x7 of stride 2, max pool), "deep"
@@ -83,35 +82,33 @@ class DenseNet(nn.Module):
     floor(compression * C) channels. `dropout` acts behind every convolution but the first; the paper
     has 0.2 on CIFAR without augmentation (sec. 4.2). `se_reduction` adds squeeze-and-excitation to every
     dense layer. Taps: stem, stage1 and so on (what a block gives, not yet activated), final.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
     stages: tuple[int, ...]
-    growth: int = 32
+    growth: Count = 32
     bottleneck: bool = True
-    compression: float = 0.5
-    stem: str = "imagenet"
-    stem_width: int | None = None
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.0
-    remat: bool | tuple[str, ...] = False
+    compression: Annotated[float, Such("a share above 0 and at most 1", lambda share: 0 < share <= 1)] = 0.5
+    stem: DeepStem = "imagenet"
+    stem_width: Count | None = None
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.0
+    remat: Remat = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(Conv, use_bias=False, dtype=self.dtype)
         norm = partial(self.norm, dtype=self.dtype)
-        se = partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         layer = partial(
             DenseLayer,
             self.growth,
             self.bottleneck,
             self.dropout,
-            se=None if self.se_reduction is None else se,
+            se=se,
             conv=conv,
             norm=norm,
         )
@@ -125,10 +122,8 @@ class DenseNet(nn.Module):
             x = conv_norm(width // 2, 3, 2, 1, name="stem1")(x, train=train)
             x = conv_norm(width // 2, 3, 1, 1, name="stem2")(x, train=train)
             x = tap(self, "stem", conv_norm(width, 3, 1, 1, name="stem3")(x, train=train))
-        elif self.stem == "cifar":
-            x = tap(self, "stem", conv(width, 3, 1, 1, name="stem")(x))
         else:
-            raise UserError(did_you_mean("stem", self.stem, ("imagenet", "deep", "cifar")))
+            x = tap(self, "stem", conv(width, 3, 1, 1, name="stem")(x))
         if self.stem != "cifar":
             x = max_pool(x, 3, 2, 1)
         for i, layers in enumerate(self.stages, start=1):
@@ -160,15 +155,15 @@ cifar = partial(
 # fmt: off
 VARIANTS = (
     huang("densenet121", partial(DenseNet, (6, 12, 24, 16)), "121 layers, growth 32",
-          "table 1", 7_978_856, 2_834_161_664, references=both("densenet121")),
+          "table 1", params=7_978_856, macs=2_834_161_664, references=both("densenet121")),
     huang("densenet169", partial(DenseNet, (6, 12, 32, 32)), "169 layers, growth 32",
-          "table 1", 14_149_480, 3_359_843_328, references=both("densenet169")),
+          "table 1", params=14_149_480, macs=3_359_843_328, references=both("densenet169")),
     huang("densenet201", partial(DenseNet, (6, 12, 48, 32)), "201 layers, growth 32",
-          "table 1", 20_013_928, 4_291_365_888, references=both("densenet201")),
+          "table 1", params=20_013_928, macs=4_291_365_888, references=both("densenet201")),
     huang("densenet264", partial(DenseNet, (6, 12, 64, 48)), "264 layers, growth 32",
-          "table 1", 33_337_704, 5_751_653_376),
+          "table 1", params=33_337_704, macs=5_751_653_376),
     huang("densenet161", partial(DenseNet, (6, 12, 36, 24), 48), "161 layers, growth 48",
-          "the authors' code", 28_681_000, 7_727_907_072, references=both("densenet161")),
+          "the authors' code", params=28_681_000, macs=7_727_907_072, references=both("densenet161")),
     huang("densenet264d", partial(DenseNet, (6, 12, 64, 48), 48, stem="deep"),
           "264 layers, growth 48, three 3x3 in the stem: timm's", "not in the paper",
           params=72_736_216, macs=13_470_266_880, references=("timm.densenet264d",), interpolation="bicubic"),

@@ -6,18 +6,16 @@ over. `dpn68b` computes the function of `dpn68`, but its last convolution is kep
 is He's.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import BatchNorm, Conv, ConvBN, call_block, classify, global_avg_pool, max_pool, tap
+from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Remat, Stem
 from cnn_jax.models.card import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
+from cnn_jax.models.images import takes_images
 
 
 class DualPathBlock(nn.Module):
@@ -58,37 +56,33 @@ class DualPathBlock(nn.Module):
         return jnp.concatenate([residual + added, dense, grown], axis=-1)
 
 
-class DPN(nn.Module):
+class DPN(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `stages` counts the blocks of each stage, `growths` what one of them appends. Its residual path has
     `features` channels in stage 1 and the inside of its blocks `width`, doubled by each later stage.
     `stem`: "imagenet" (7x7 of stride 2, or `stem_size`, to `stem_width` channels; max pool) or "cifar" (3x3
     of stride 1, no pool: for 28 to 64 pixels). Taps: stem, stage1 to stage4 (not yet activated), final.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
     stages: tuple[int, ...] = (3, 4, 20, 3)
     growths: tuple[int, ...] = (16, 32, 24, 128)
-    features: int = 256
-    width: int = 96
-    groups: int = 32
-    stem_width: int = 64
-    stem_size: int = 7
+    features: Count = 256
+    width: Count = 96
+    groups: Count = 32
+    stem_width: Count = 64
+    stem_size: Count = 7
     split: bool = False
-    stem: str = "imagenet"
-    num_classes: int = 1000
-    dropout: float = 0.0
-    remat: bool | tuple[str, ...] = False
+    stem: Stem = "imagenet"
+    num_classes: Classes = 1000
+    dropout: Rate = 0.0
+    remat: Remat = False
     norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.stem not in (stems := ("imagenet", "cifar")):
-            raise UserError(did_you_mean("stem", self.stem, stems))
         norm = partial(self.norm, dtype=self.dtype)
         block = partial(
             DualPathBlock, split=self.split, conv=partial(Conv, use_bias=False, dtype=self.dtype), norm=norm

@@ -11,14 +11,12 @@ normalisation, a 3x3 where the paper has its 5x5, and 2x2 windows in the last ma
 weights want images in [-1, 1], which torchvision's own `transform_input` makes.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     Chain,
@@ -26,20 +24,21 @@ from cnn_jax.layers import (
     ConvBN,
     Inception,
     LocalResponseNorm,
-    SqueezeExcite,
     Unit,
     adaptive_avg_pool,
+    auxiliary,
     avg_pool,
     call_block,
     classify,
     global_avg_pool,
     max_pool,
+    squeeze_excite,
     tap,
 )
 from cnn_jax.layers.conv import IntPair, Padding
+from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
+from cnn_jax.models.images import takes_images
 
 # Table 1: #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj.
 MODULES = {
@@ -56,11 +55,16 @@ MODULES = {
 AUXILIARY = {"inception_4a": "aux1", "inception_4d": "aux2"}  # sec. 5
 
 
-def inception(row: tuple[int, ...], large: int) -> tuple[Chain, ...]:
-    """A module of table 1; `large` is the kernel of its 5x5 branch."""
+def inception(row: tuple[int, ...], kernel5: int) -> tuple[Chain, ...]:
+    """A module of table 1; `kernel5` is the kernel of its 5x5 branch."""
     one, reduce3, three, reduce5, five, project = row
     pool = partial(max_pool, window=3, stride=1, padding=1)
-    return (Unit(one),), (Unit(reduce3), Unit(three, 3)), (Unit(reduce5), Unit(five, large)), (pool, Unit(project))
+    return (
+        (Unit("one", one),),
+        (Unit("three_reduce", reduce3), Unit("three", three, 3)),
+        (Unit("five_reduce", reduce5), Unit("five", five, kernel5)),
+        (pool, Unit("pool_proj", project)),
+    )
 
 
 class ConvReLU(nn.Module):
@@ -99,112 +103,82 @@ class AuxHead(nn.Module):
         x = avg_pool(x, 5, 3) if regular else adaptive_avg_pool(x, 4)
         x = self.conv(128, 1, name="reduce")(x, train=train)
         x = nn.relu(Conv(1024, 4, dtype=self.dtype, name="fc")(x))
-        logits = classify(x[:, 0, 0], self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
-        if not self.is_initializing():
-            self.sow("aux_logits", "logits", logits)
-        return logits
+        return auxiliary(
+            self, classify(x[:, 0, 0], self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+        )
 
 
-def googlenet_layers(
-    net: "GoogLeNet | GoogLeNetBN",
-    x: jax.Array,
-    *,
-    train: bool,
-    conv: ModuleDef,
-    respond: Callable[[jax.Array], jax.Array],
-    large: int,
-    last_pool: int,
-    adaptive: bool,
-) -> jax.Array:
-    """The layers of `net`, which is a GoogLeNet or a GoogLeNetBN, from images to logits.
+class GoogLeNet(Checked):
+    """(B, H, W, C) -> (B, num_classes) float32 logits; `num_classes=0` gives the pooled features.
 
-    `respond` normalises responses in the stem; `large` and `last_pool` are the kernels of the 5x5
-    branches and of the pool before 5a; `adaptive`: see AuxHead.
-    """
-    se = None if net.se_reduction is None else partial(SqueezeExcite, net.se_reduction, dtype=net.dtype)
-    pool = partial(max_pool, stride=2, ceil_mode=True)
-    if net.stem == "imagenet":
-        x = tap(net, "conv1", conv(64, 7, 2, 3, name="conv1")(x, train=train))
-        x = pool(x, 3)
-    elif net.stem == "cifar":
-        x = tap(net, "conv1", conv(64, 3, 1, 1, name="conv1")(x, train=train))
-    else:
-        raise UserError(did_you_mean("stem", net.stem, ("imagenet", "cifar")))
-    x = conv(64, 1, name="conv2_reduce")(respond(x), train=train)
-    x = tap(net, "conv2", conv(192, 3, 1, 1, name="conv2")(x, train=train))
-    x = pool(respond(x), 3)
-    for name, row in MODULES.items():
-        if name == "inception_4a":
-            x = pool(x, 3)
-        elif name == "inception_5a":
-            x = pool(x, last_pool)
-        module = Inception(inception(row, large), se, conv, name=name)
-        x = tap(net, name, call_block(module, x, train=train, remat=net.remat))
-        if net.aux and net.num_classes and name in AUXILIARY and (train or net.is_initializing()):
-            # Computed whether or not somebody collects the logits: the heads' statistics move.
-            rate = net.aux_dropout if net.aux_dropout is not None else 0.7 if net.dropout else 0.0  # sec. 5
-            AuxHead(net.num_classes, rate, adaptive, conv, net.dtype, name=AUXILIARY[name])(x, train=train)
-    return classify(global_avg_pool(x), net.num_classes, train=train, dropout=net.dropout, dtype=net.dtype)
-
-
-class GoogLeNet(nn.Module):
-    """The paper's. (B, H, W, C) -> (B, num_classes) float32 logits; `num_classes=0` gives the pooled features.
-
+    With `norm` batch normalisation stands in place of biases and of response normalisation in the stem.
+    `kernel5` is the kernel of the 5x5 branches, `last_pool` that of the pool before 5a, `adaptive`: see AuxHead.
     `stem`: "imagenet" (7x7 of stride 2, max pool) or "cifar" (3x3 of stride 1, no pool: for 28 to
     64 pixels). With `train` the auxiliary heads' logits go to the collection "aux_logits", as
     ["aux1"]["logits"] and ["aux2"]["logits"]; the paper adds their losses times 0.3 (sec. 5).
     `aux_dropout` is their rate, None the paper's 0.7, or none where `dropout` is 0. `se_reduction`
     gates every module's output (1709.01507, fig. 2). Taps: conv1, conv2, inception_3a to inception_5b.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
-    stem: str = "imagenet"
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.4  # table 1
+    kernel5: Count = 5
+    last_pool: Count = 3
+    adaptive: bool = False
+    stem: Stem = "imagenet"
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.4  # table 1
     aux: bool = True
-    aux_dropout: float | None = None
-    remat: bool | tuple[str, ...] = False
+    aux_dropout: Rate | None = None
+    remat: Remat = False
+    norm: ModuleDef | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        conv = partial(ConvReLU, dtype=self.dtype)
-        # Caffe's bvlc_googlenet: local_size 5, alpha 1e-4, beta 0.75, and k 1.
-        respond = LocalResponseNorm(5, 1e-4, 0.75, 1.0, divide_by_size=True, name="lrn")
-        return googlenet_layers(self, x, train=train, conv=conv, respond=respond, large=5, last_pool=3, adaptive=False)
+        if self.norm is None:
+            conv = partial(ConvReLU, dtype=self.dtype)
+            # Caffe's bvlc_googlenet: local_size 5, alpha 1e-4, beta 0.75, and k 1.
+            respond = LocalResponseNorm(5, 1e-4, 0.75, 1.0, divide_by_size=True, name="lrn")
+        else:
+            conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
+            respond = lambda x: x  # noqa: E731
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
+        pool = partial(max_pool, stride=2, ceil_mode=True)
+        aux_rate = self.aux_dropout if self.aux_dropout is not None else 0.7 if self.dropout else 0.0  # sec. 5
+        if self.stem == "imagenet":
+            x = tap(self, "conv1", conv(64, 7, 2, 3, name="conv1")(x, train=train))
+            x = pool(x, 3)
+        else:
+            x = tap(self, "conv1", conv(64, 3, 1, 1, name="conv1")(x, train=train))
+        x = conv(64, 1, name="conv2_reduce")(respond(x), train=train)
+        x = tap(self, "conv2", conv(192, 3, 1, 1, name="conv2")(x, train=train))
+        x = pool(respond(x), 3)
+        for name, row in MODULES.items():
+            if name == "inception_4a":
+                x = pool(x, 3)
+            elif name == "inception_5a":
+                x = pool(x, self.last_pool)
+            module = Inception(inception(row, self.kernel5), se, conv, name=name)
+            x = tap(self, name, call_block(module, x, train=train, remat=self.remat))
+            if self.aux and self.num_classes and name in AUXILIARY and (train or self.is_initializing()):
+                # Computed whether or not somebody collects the logits: the heads' statistics move.
+                head = AuxHead(self.num_classes, aux_rate, self.adaptive, conv, self.dtype, name=AUXILIARY[name])
+                head(x, train=train)
+        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
-class GoogLeNetBN(nn.Module):
-    """torchvision's. Fields, stems, auxiliary heads and taps as in GoogLeNet, and `norm`."""
-
-    stem: str = "imagenet"
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.2
-    aux: bool = True
-    aux_dropout: float | None = None
-    remat: bool | tuple[str, ...] = False
-    norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
-        return googlenet_layers(
-            self, x, train=train, conv=conv, respond=lambda x: x, large=3, last_pool=2, adaptive=True
-        )
-
+TORCHVISION = partial(
+    GoogLeNet, kernel5=3, last_pool=2, adaptive=True, dropout=0.2, norm=partial(BatchNorm, epsilon=1e-3)
+)
 
 szegedy = partial(ModelInfo, paper="Szegedy et al., Going Deeper with Convolutions (1409.4842)", year=2014)
 
 # fmt: off
 VARIANTS = (
     szegedy("googlenet", GoogLeNet, "Inception v1 as printed: biases, response normalisation, 5x5 branches",
-            "table 1", 6_998_552, 1_582_671_872, aux_params=6_379_728),
-    szegedy("googlenet_bn", GoogLeNetBN, "Inception v1 with batch norm and 3x3 for 5x5, as torchvision has it",
-            "table 1", 6_624_904, 1_498_376_192, aux_params=6_379_984,
+            "table 1", params=6_998_552, macs=1_582_671_872, aux_params=6_379_728),
+    szegedy("googlenet_bn", TORCHVISION, "Inception v1 with batch norm and 3x3 for 5x5, as torchvision has it",
+            "table 1", params=6_624_904, macs=1_498_376_192, aux_params=6_379_984,
             mean=HALF, std=HALF, references=("torchvision.googlenet",)),
 )

@@ -5,73 +5,89 @@ Where sec. 6 and table 1 differ (stem, widths, the reductions) the weights count
 count their padding, as the ports do and the original does not.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     Chain,
     ConvBN,
     Inception,
-    SqueezeExcite,
     Unit,
     adaptive_avg_pool,
+    auxiliary,
     avg_pool,
     call_block,
     classify,
     global_avg_pool,
     max_pool,
+    squeeze_excite,
     tap,
 )
+from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
+from cnn_jax.models.images import takes_images
 
 AVG = partial(avg_pool, window=3, stride=1, padding=1)
+
+
+ROW, COLUMN = (1, 7), (7, 1)
 
 
 def factorised_5x5(project: int) -> tuple[Chain, ...]:
     """Fig. 5, with the 5x5 of one branch kept."""
     return (
-        (Unit(64),),
-        (Unit(48), Unit(64, 5)),
-        (Unit(64), Unit(96, 3), Unit(96, 3)),
-        (AVG, Unit(project)),
+        (Unit("one", 64),),
+        (Unit("five_reduce", 48), Unit("five", 64, 5)),
+        (Unit("double_reduce", 64), Unit("double1", 96, 3), Unit("double2", 96, 3)),
+        (AVG, Unit("pool_proj", project)),
     )
 
 
 def factorised_7x7(width: int) -> tuple[Chain, ...]:
     """Fig. 6 with n = 7: 1x7 and 7x1 in turn."""
-    row, column = (1, 7), (7, 1)
     return (
-        (Unit(192),),
-        (Unit(width), Unit(width, row), Unit(192, column)),
-        (Unit(width), Unit(width, column), Unit(width, row), Unit(width, column), Unit(192, row)),
-        (AVG, Unit(192)),
+        (Unit("one", 192),),
+        (Unit("seven_reduce", width), Unit("seven_row", width, ROW), Unit("seven_column", 192, COLUMN)),
+        (
+            Unit("double_reduce", width),
+            Unit("double_column1", width, COLUMN),
+            Unit("double_row1", width, ROW),
+            Unit("double_column2", width, COLUMN),
+            Unit("double_row2", 192, ROW),
+        ),
+        (AVG, Unit("pool_proj", 192)),
     )
 
 
 def expanded() -> tuple[Chain, ...]:
     """Fig. 7: 1x3 and 3x1 side by side."""
-    split = (Unit(384, (1, 3)), Unit(384, (3, 1)))
-    return (Unit(320),), (Unit(384), split), (Unit(448), Unit(384, 3), split), (AVG, Unit(192))
+    return (
+        (Unit("one", 320),),
+        (Unit("three_reduce", 384), (Unit("three_row", 384, (1, 3)), Unit("three_column", 384, (3, 1)))),
+        (
+            Unit("double_reduce", 448),
+            Unit("double", 384, 3),
+            (Unit("double_row", 384, (1, 3)), Unit("double_column", 384, (3, 1))),
+        ),
+        (AVG, Unit("pool_proj", 192)),
+    )
 
 
 def modules(padding: int) -> dict[str, tuple[Chain, ...]]:
     """Every module in order; `padding` is that of the reductions (fig. 10), 0 in the published net."""
     pool = partial(max_pool, window=3, stride=2, padding=padding)
+    half = partial(Unit, size=3, stride=2, padding=padding)
     return {
         "mixed_5b": factorised_5x5(32),
         "mixed_5c": factorised_5x5(64),
         "mixed_5d": factorised_5x5(64),
         "mixed_6a": (
-            (Unit(384, 3, 2, padding),),
-            (Unit(64), Unit(96, 3), Unit(96, 3, 2, padding)),
+            (half("three", 384),),
+            (Unit("double_reduce", 64), Unit("double1", 96, 3), half("double2", 96)),
             (pool,),
         ),
         "mixed_6b": factorised_7x7(128),
@@ -79,8 +95,13 @@ def modules(padding: int) -> dict[str, tuple[Chain, ...]]:
         "mixed_6d": factorised_7x7(160),
         "mixed_6e": factorised_7x7(192),
         "mixed_7a": (
-            (Unit(192), Unit(320, 3, 2, padding)),
-            (Unit(192), Unit(192, (1, 7)), Unit(192, (7, 1)), Unit(192, 3, 2, padding)),
+            (Unit("three_reduce", 192), half("three", 320)),
+            (
+                Unit("seven_reduce", 192),
+                Unit("seven_row", 192, ROW),
+                Unit("seven_column", 192, COLUMN),
+                half("seven_three", 192),
+            ),
             (pool,),
         ),
         "mixed_7b": expanded(),
@@ -105,38 +126,32 @@ class AuxHead(nn.Module):
         x = self.conv(128, 1, name="reduce")(x, train=train)
         x = self.conv(768, 5, name="conv")(x, train=train)
         logits = classify(global_avg_pool(x), self.num_classes, train=train, dtype=self.dtype)
-        if not self.is_initializing():
-            self.sow("aux_logits", "logits", logits)
-        return logits
+        return auxiliary(self, logits)
 
 
-class InceptionV3(nn.Module):
+class InceptionV3(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `stem`: "imagenet", or "cifar", where only the stem's last pool halves the image and everything
     is padded (for 28 to 64 pixels). With `train` the auxiliary head's logits go to the collection
     "aux_logits" as ["aux1"]["logits"]. `se_reduction` gates every module's output (1709.01507, fig. 2). Taps:
     conv_2b, conv_4a, mixed_5b to mixed_7c.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
-    stem: str = "imagenet"
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.5  # torchvision's; the paper gives none
+    stem: Stem = "imagenet"
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.5  # torchvision's; the paper gives none
     aux: bool = True
-    remat: bool | tuple[str, ...] = False
+    remat: Remat = False
     norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.stem not in (stems := ("imagenet", "cifar")):
-            raise UserError(did_you_mean("stem", self.stem, stems))
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
-        se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         stride, padding = (1, 1) if self.stem == "cifar" else (2, 0)
         x = conv(32, 3, stride, padding, name="conv_1a")(x, train=train)
         x = conv(32, 3, 1, padding, name="conv_2a")(x, train=train)
@@ -160,8 +175,8 @@ VARIANTS = (
         InceptionV3,
         "factorised 5x5 and 7x7 convolutions, one auxiliary head; images in [-1, 1]",
         "sec. 6",
-        23_834_568,
-        5_713_216_096,
+        params=23_834_568,
+        macs=5_713_216_096,
         paper="Szegedy et al., Rethinking the Inception Architecture for Computer Vision (1512.00567)",
         year=2015,
         input_size=(299, 299, 3),

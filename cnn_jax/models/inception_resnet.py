@@ -16,14 +16,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     Chain,
     Conv,
     ConvBN,
     Inception,
-    SqueezeExcite,
     Unit,
     avg_pool,
     branches,
@@ -33,11 +31,12 @@ from cnn_jax.layers import (
     drop_branch,
     global_avg_pool,
     max_pool,
+    squeeze_excite,
     tap,
 )
+from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
+from cnn_jax.models.images import takes_images
 
 
 class Stage(NamedTuple):
@@ -49,57 +48,71 @@ class Stage(NamedTuple):
     scale: float = 1.0
 
 
+def double(a: int, b: int, c: int) -> Chain:
+    """1x1 -> 3x3 -> 3x3."""
+    return Unit("double_reduce", a), Unit("double1", b, 3), Unit("double2", c, 3)
+
+
 def seven(a: int, b: int, c: int) -> Chain:
     """1x1 -> 1x7 -> 7x1."""
-    return Unit(a), Unit(b, (1, 7)), Unit(c, (7, 1))
+    return Unit("seven_reduce", a), Unit("seven_row", b, (1, 7)), Unit("seven_column", c, (7, 1))
 
 
 def three(a: int, b: int, c: int) -> Chain:
     """1x1 -> 1x3 -> 3x1."""
-    return Unit(a), Unit(b, (1, 3)), Unit(c, (3, 1))
+    return Unit("three_reduce", a), Unit("three_row", b, (1, 3)), Unit("three_column", c, (3, 1))
+
+
+def reduction_a(a: int, b: int, c: int, padding: int) -> tuple[Chain, ...]:
+    """Fig. 7 with k, l, m = a, b, c and n = 384."""
+    half = partial(Unit, size=3, stride=2, padding=padding)
+    return (
+        (half("three", 384),),
+        (Unit("double_reduce", a), Unit("double1", b, 3), half("double2", c)),
+        (partial(max_pool, window=3, stride=2, padding=padding),),
+    )
+
+
+def reduction_b(narrow: int, a: int, b: int, padding: int) -> tuple[Chain, ...]:
+    """Fig. 13 and 18."""
+    half = partial(Unit, size=3, stride=2, padding=padding)
+    return (
+        (Unit("three_wide_reduce", 256), half("three_wide", 384)),
+        (Unit("three_narrow_reduce", 256), half("three_narrow", narrow)),
+        (Unit("double_reduce", 256), Unit("double1", a, 3), half("double2", b)),
+        (partial(max_pool, window=3, stride=2, padding=padding),),
+    )
 
 
 def stages_v1(padding: int) -> tuple[Stage, ...]:
     """Fig. 10 to 13; `padding` is that of the reductions. Scales are Sandberg's (sec. 3.3: 0.1 to 0.3)."""
-    pool = partial(max_pool, window=3, stride=2, padding=padding)
-    half = partial(Unit, size=3, stride=2, padding=padding)
-    block35 = (Unit(32),), (Unit(32), Unit(32, 3)), (Unit(32), Unit(32, 3), Unit(32, 3))
+    block35 = (Unit("one", 32),), (Unit("three_reduce", 32), Unit("three", 32, 3)), double(32, 32, 32)
     return (
         Stage("block35", block35, 5, 0.17),
-        Stage("mixed_6a", ((half(384),), (Unit(192), Unit(192, 3), half(256)), (pool,))),
-        Stage("block17", ((Unit(128),), seven(128, 128, 128)), 10, 0.10),
-        Stage(
-            "mixed_7a",
-            ((Unit(256), half(384)), (Unit(256), half(256)), (Unit(256), Unit(256, 3), half(256)), (pool,)),
-        ),
-        Stage("block8", ((Unit(192),), three(192, 192, 192)), 6, 0.20),
+        Stage("mixed_6a", reduction_a(192, 192, 256, padding)),
+        Stage("block17", ((Unit("one", 128),), seven(128, 128, 128)), 10, 0.10),
+        Stage("mixed_7a", reduction_b(256, 256, 256, padding)),
+        Stage("block8", ((Unit("one", 192),), three(192, 192, 192)), 6, 0.20),
     )
 
 
 def stages_v2(padding: int) -> tuple[Stage, ...]:
     """Fig. 16 to 19 with the released widths; `padding` is that of the reductions."""
     average = partial(avg_pool, window=3, stride=1, padding=1, count_include_pad=False)
-    pool = partial(max_pool, window=3, stride=2, padding=padding)
-    half = partial(Unit, size=3, stride=2, padding=padding)
-    block35 = (Unit(32),), (Unit(32), Unit(32, 3)), (Unit(32), Unit(48, 3), Unit(64, 3))
+    entry = (
+        (Unit("one", 96),),
+        (Unit("five_reduce", 48), Unit("five", 64, 5)),
+        double(64, 96, 96),
+        (average, Unit("pool_proj", 64)),
+    )
+    block35 = (Unit("one", 32),), (Unit("three_reduce", 32), Unit("three", 32, 3)), double(32, 48, 64)
     return (
-        Stage(
-            "mixed_5b",
-            (
-                (Unit(96),),
-                (Unit(48), Unit(64, 5)),
-                (Unit(64), Unit(96, 3), Unit(96, 3)),
-                (average, Unit(64)),
-            ),
-        ),
+        Stage("mixed_5b", entry),
         Stage("block35", block35, 10, 0.17),
-        Stage("mixed_6a", ((half(384),), (Unit(256), Unit(256, 3), half(384)), (pool,))),
-        Stage("block17", ((Unit(192),), seven(128, 160, 192)), 20, 0.10),
-        Stage(
-            "mixed_7a",
-            ((Unit(256), half(384)), (Unit(256), half(288)), (Unit(256), Unit(288, 3), half(320)), (pool,)),
-        ),
-        Stage("block8", ((Unit(192),), three(192, 224, 256)), 10, 0.20),
+        Stage("mixed_6a", reduction_a(256, 256, 384, padding)),
+        Stage("block17", ((Unit("one", 192),), seven(128, 160, 192)), 20, 0.10),
+        Stage("mixed_7a", reduction_b(288, 288, 320, padding)),
+        Stage("block8", ((Unit("one", 192),), three(192, 224, 256)), 10, 0.20),
     )
 
 
@@ -113,7 +126,7 @@ class ResidualInception(nn.Module):
     chains: tuple[Chain, ...]
     scale: float
     act: Callable | None = nn.relu
-    stochastic_depth: float = 0.0
+    stochastic_depth: Rate = 0.0
     se: ModuleDef | None = None
     conv: ModuleDef = ConvBN
     dtype: jnp.dtype = jnp.float32
@@ -128,41 +141,37 @@ class ResidualInception(nn.Module):
         return y if self.act is None else self.act(y)
 
 
-class InceptionResNet(nn.Module):
+class InceptionResNet(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the features.
 
     `stages(padding)` are the modules after the stem, whose last layer is a convolution to `entry`
     channels, or a max pool where that is 0. After the stages `width` gives a last 1x1, and
-    `embedding` a linear layer with batch norm after dropout: then `num_classes=0` gives this
-    embedding, before any L2 normalisation. `stem`: "imagenet", or "cifar", whose first
+    `embedding` a linear layer with batch norm, and `dropout` acts before it and not before the classifier: then
+    `num_classes=0` gives this embedding, before any L2 normalisation. `stem`: "imagenet", or "cifar", whose first
     convolution has stride 1 and where everything is padded (for 28 to 64 pixels). `se_reduction`
     gates every module, the residual ones before the addition (1709.01507, fig. 2 and 3).
     `stochastic_depth` is the last residual block's rate, see depth_rates. Taps: conv_2b, conv_4a,
     every stage, and conv_7b or embedding.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
     stages: Callable[[int], tuple[Stage, ...]]
     entry: int = 0
     width: int = 0
     embedding: int = 0
-    stem: str = "imagenet"
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.2  # fig. 15: keep 0.8
-    stochastic_depth: float = 0.0
-    remat: bool | tuple[str, ...] = False
+    stem: Stem = "imagenet"
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.2  # fig. 15: keep 0.8
+    stochastic_depth: Rate = 0.0
+    remat: Remat = False
     norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.stem not in (stems := ("imagenet", "cifar")):
-            raise UserError(did_you_mean("stem", self.stem, stems))
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
-        se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         stride, padding = (1, 1) if self.stem == "cifar" else (2, 0)
         x = conv(32, 3, stride, padding, name="conv_1a")(x, train=train)
         x = conv(32, 3, 1, padding, name="conv_2a")(x, train=train)
@@ -190,11 +199,12 @@ class InceptionResNet(nn.Module):
             x = tap(self, stage.name, x)
         if self.width:
             x = tap(self, "conv_7b", conv(self.width, 1, name="conv_7b")(x, train=train))
-        x = nn.Dropout(self.dropout, deterministic=not train)(global_avg_pool(x))
+        x, dropout = global_avg_pool(x), self.dropout
         if self.embedding:
+            x, dropout = nn.Dropout(dropout, deterministic=not train)(x), 0.0
             x = nn.Dense(self.embedding, use_bias=False, dtype=self.dtype, name="embed")(x)
             x = tap(self, "embedding", self.norm(dtype=self.dtype, name="embed_norm")(x, train=train))
-        return classify(x, self.num_classes, train=train, dtype=self.dtype)
+        return classify(x, self.num_classes, train=train, dropout=dropout, dtype=self.dtype)
 
 
 szegedy = partial(
@@ -209,11 +219,11 @@ VARIANTS = (
     szegedy("inception_resnet_v1",
             partial(InceptionResNet, stages_v1, entry=256, embedding=512, num_classes=8631, dropout=0.6),
             "FaceNet's: a 512-d embedding of faces, with a classifier of VGGFace2's 8631 identities",
-            "sec. 3.2, fig. 15", 27_910_327, 1_422_081_376, input_size=(160, 160, 3),
+            "sec. 3.2, fig. 15", params=27_910_327, macs=1_422_081_376, input_size=(160, 160, 3),
             std=(128 / 255, 128 / 255, 128 / 255), crop=1.0, num_classes=8631,
             references=("facenet_pytorch.InceptionResnetV1",)),
     szegedy("inception_resnet_v2", partial(InceptionResNet, stages_v2, width=1536),
             "residual Inception modules, as released; images in [-1, 1]",
-            "sec. 3.2, fig. 15", 55_843_464, 13_155_794_016, input_size=(299, 299, 3), std=HALF,
+            "sec. 3.2, fig. 15", params=55_843_464, macs=13_155_794_016, input_size=(299, 299, 3), std=HALF,
             interpolation="bicubic", crop=0.8975, references=("timm.inception_resnet_v2",)),
 )

@@ -5,84 +5,99 @@ The layers are those of the published weights (TF-slim's, as timm carries them),
 where the figures differ.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     Chain,
     ConvBN,
     Inception,
-    SqueezeExcite,
     Unit,
     avg_pool,
     call_block,
     classify,
     global_avg_pool,
     max_pool,
+    squeeze_excite,
     tap,
 )
+from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
+from cnn_jax.models.images import takes_images
 
 AVG = partial(avg_pool, window=3, stride=1, padding=1, count_include_pad=False)
 ROW3, COLUMN3, ROW7, COLUMN7 = (1, 3), (3, 1), (1, 7), (7, 1)
 
 INCEPTION_A = (  # fig. 4, 35x35
-    (Unit(96),),
-    (Unit(64), Unit(96, 3)),
-    (Unit(64), Unit(96, 3), Unit(96, 3)),
-    (AVG, Unit(96)),
+    (Unit("one", 96),),
+    (Unit("three_reduce", 64), Unit("three", 96, 3)),
+    (Unit("double_reduce", 64), Unit("double1", 96, 3), Unit("double2", 96, 3)),
+    (AVG, Unit("pool_proj", 96)),
 )
 INCEPTION_B = (  # fig. 5, 17x17
-    (Unit(384),),
-    (Unit(192), Unit(224, ROW7), Unit(256, COLUMN7)),
-    (Unit(192), Unit(192, COLUMN7), Unit(224, ROW7), Unit(224, COLUMN7), Unit(256, ROW7)),
-    (AVG, Unit(128)),
+    (Unit("one", 384),),
+    (Unit("seven_reduce", 192), Unit("seven_row", 224, ROW7), Unit("seven_column", 256, COLUMN7)),
+    (
+        Unit("double_reduce", 192),
+        Unit("double_column1", 192, COLUMN7),
+        Unit("double_row1", 224, ROW7),
+        Unit("double_column2", 224, COLUMN7),
+        Unit("double_row2", 256, ROW7),
+    ),
+    (AVG, Unit("pool_proj", 128)),
 )
 INCEPTION_C = (  # fig. 6, 8x8
-    (Unit(256),),
-    (Unit(384), (Unit(256, ROW3), Unit(256, COLUMN3))),
-    (Unit(384), Unit(448, COLUMN3), Unit(512, ROW3), (Unit(256, ROW3), Unit(256, COLUMN3))),
-    (AVG, Unit(256)),
+    (Unit("one", 256),),
+    (Unit("three_reduce", 384), (Unit("three_row", 256, ROW3), Unit("three_column", 256, COLUMN3))),
+    (
+        Unit("double_reduce", 384),
+        Unit("double_column1", 448, COLUMN3),
+        Unit("double_row1", 512, ROW3),
+        (Unit("double_row2", 256, ROW3), Unit("double_column2", 256, COLUMN3)),
+    ),
+    (AVG, Unit("pool_proj", 256)),
 )
 
 
 def stem_modules(padding: int) -> dict[str, tuple[Chain, ...]]:
     """Fig. 3 from its first fork on; `padding` is that of the layers marked V there."""
+    pool = partial(max_pool, window=3, stride=2, padding=padding)
     return {
-        "mixed_3a": (
-            (partial(max_pool, window=3, stride=2, padding=padding),),
-            (Unit(96, 3, 2, padding),),
-        ),
+        "mixed_3a": ((pool,), (Unit("three", 96, 3, 2, padding),)),
         "mixed_4a": (
-            (Unit(64), Unit(96, 3, 1, padding)),
-            (Unit(64), Unit(64, ROW7), Unit(64, COLUMN7), Unit(96, 3, 1, padding)),
+            (Unit("three_reduce", 64), Unit("three", 96, 3, 1, padding)),
+            (
+                Unit("seven_reduce", 64),
+                Unit("seven_row", 64, ROW7),
+                Unit("seven_column", 64, COLUMN7),
+                Unit("seven_three", 96, 3, 1, padding),
+            ),
         ),
-        "mixed_5a": (
-            (Unit(192, 3, 2, padding),),
-            (partial(max_pool, window=3, stride=2, padding=padding),),
-        ),
+        "mixed_5a": ((Unit("three", 192, 3, 2, padding),), (pool,)),
     }
 
 
 def modules(padding: int) -> dict[str, tuple[Chain, ...]]:
     """Fig. 9 after the stem, named as the released code names it; `padding` is that of the reductions."""
     pool = partial(max_pool, window=3, stride=2, padding=padding)
+    half = partial(Unit, size=3, stride=2, padding=padding)
     reduction_a = (  # fig. 7, with k, l, m, n of table 1
-        (Unit(384, 3, 2, padding),),
-        (Unit(192), Unit(224, 3), Unit(256, 3, 2, padding)),
+        (half("three", 384),),
+        (Unit("double_reduce", 192), Unit("double1", 224, 3), half("double2", 256)),
         (pool,),
     )
     reduction_b = (  # fig. 8
-        (Unit(192), Unit(192, 3, 2, padding)),
-        (Unit(256), Unit(256, ROW7), Unit(320, COLUMN7), Unit(320, 3, 2, padding)),
+        (Unit("three_reduce", 192), half("three", 192)),
+        (
+            Unit("seven_reduce", 256),
+            Unit("seven_row", 256, ROW7),
+            Unit("seven_column", 320, COLUMN7),
+            half("seven_three", 320),
+        ),
         (pool,),
     )
     return (
@@ -94,31 +109,27 @@ def modules(padding: int) -> dict[str, tuple[Chain, ...]]:
     )
 
 
-class InceptionV4(nn.Module):
+class InceptionV4(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `stem`: "imagenet" (fig. 3), or "cifar", whose first convolution has stride 1 and where everything
     is padded (for 28 to 64 pixels). `se_reduction` gates every module after the stem
     (1709.01507, fig. 2). Taps: conv_2b, mixed_3a to mixed_7d.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
-    stem: str = "imagenet"
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.2  # fig. 9: keep 0.8
-    remat: bool | tuple[str, ...] = False
+    stem: Stem = "imagenet"
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.2  # fig. 9: keep 0.8
+    remat: Remat = False
     norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.stem not in (stems := ("imagenet", "cifar")):
-            raise UserError(did_you_mean("stem", self.stem, stems))
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
-        se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         stride, padding = (1, 1) if self.stem == "cifar" else (2, 0)
         x = conv(32, 3, stride, padding, name="conv_1a")(x, train=train)
         x = conv(32, 3, 1, padding, name="conv_2a")(x, train=train)
@@ -138,8 +149,8 @@ VARIANTS = (
         InceptionV4,
         "pure Inception, deeper and more uniform than v3; images in [-1, 1]",
         "sec. 3.1, fig. 9",
-        42_679_816,
-        12_253_974_624,
+        params=42_679_816,
+        macs=12_253_974_624,
         paper="Szegedy, Ioffe, Vanhoucke & Alemi, Inception-v4, Inception-ResNet (1602.07261)",
         year=2016,
         input_size=(299, 299, 3),

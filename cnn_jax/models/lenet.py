@@ -9,15 +9,19 @@ tanh, RBF output on drawn bitmaps. Departures: the paper leaves open the constan
 parameters, a linear output. No paper defines it.
 """
 
+from typing import Annotated, Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax.errors import UserError
-from cnn_jax.layers import Conv, max_pool, tap
+from cnn_jax.layers import Conv, classify, max_pool, tap
 from cnn_jax.layers.conv import convolve
+from cnn_jax.layers.options import Checked, Classes, Such
 from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.images import takes_images
 
 # Table I: the maps of S2 that each map of C3 sees, 60 of 96 connections.
 C3_TABLE = (
@@ -121,7 +125,12 @@ def check_size(x: jax.Array) -> None:
         raise UserError(f"LeNet-5 takes images (B, 32, 32, C), got {x.shape}; pad 28x28 digits by 2 pixels a side")
 
 
-class LeNet5(nn.Module):
+TenDigits = Annotated[
+    Literal[0, 10], Such("10 or 0", why="lenet5 compares with bitmaps of ten digits, lenet5_modern takes any number")
+]
+
+
+class LeNet5(Checked):
     """The network of 1998: (B, 32, 32, C) -> (B, 10); 60,000 trainable parameters with one channel.
 
     Input: white background -0.1, black ink 1.175 (sec. II.B). Output: minus the squared distance
@@ -129,22 +138,17 @@ class LeNet5(nn.Module):
     With `num_classes=0` the 84 values of F6. Taps: c1, s2, c3, s4, c5, f6.
 
     Raises:
-      UserError: another image size, or `num_classes` other than 10 and 0: the paper draws a
-        bitmap for each of ten digits.
+      UserError: another image size.
     """
 
-    num_classes: int = 10
+    num_classes: TenDigits = 10
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train  # nothing in this network behaves differently in training
         check_size(x)
-        if self.num_classes not in (0, 10):
-            raise UserError(
-                f"lenet5 compares with the bitmaps of ten digits: num_classes must be 10 or 0, not "
-                f"{self.num_classes}; lenet5_modern takes any number"
-            )
         x = x.astype(self.dtype)
         maps = x.shape[-1]
         c1_init, c5_init, f6_init = uniform_fan_in(25 * maps), uniform_fan_in(25 * 16), uniform_fan_in(120)
@@ -162,7 +166,7 @@ class LeNet5(nn.Module):
         return -jnp.square(x[:, None] - rbf_codes()).sum(-1)
 
 
-class LeNet5Modern(nn.Module):
+class LeNet5Modern(Checked):
     """Dense C3, ReLU, 2x2 max pooling, linear output: (B, 32, 32, C) -> (B, num_classes).
 
     61,706 parameters with one channel and ten classes. Input: zero mean, unit variance. With
@@ -172,12 +176,12 @@ class LeNet5Modern(nn.Module):
       UserError: another image size.
     """
 
-    num_classes: int = 10
+    num_classes: Classes = 10
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        del train  # nothing in this network behaves differently in training
         check_size(x)
         x = tap(self, "c1", nn.relu(Conv(6, 5, dtype=self.dtype, name="c1")(x)))
         x = tap(self, "s2", max_pool(x, 2))
@@ -185,10 +189,7 @@ class LeNet5Modern(nn.Module):
         x = tap(self, "s4", max_pool(x, 2))
         x = tap(self, "c5", nn.relu(Conv(120, 5, dtype=self.dtype, name="c5")(x)))
         x = nn.Dense(84, kernel_init=nn.initializers.he_normal(), dtype=self.dtype, name="f6")(x[:, 0, 0])
-        x = tap(self, "f6", nn.relu(x))
-        if self.num_classes == 0:
-            return x.astype(jnp.float32)
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="head")(x).astype(jnp.float32)
+        return classify(tap(self, "f6", nn.relu(x)), self.num_classes, train=train, dtype=self.dtype)
 
 
 VARIANTS = (

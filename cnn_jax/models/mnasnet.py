@@ -7,7 +7,6 @@ authors' TensorFlow nets pad on one side only. torchvision lets running statisti
 step, timm by 0.1, as here. Initialisation is He's, dropout torchvision's.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -15,10 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, call_block, classify, depth_rates, global_avg_pool, tap
+from cnn_jax.layers.options import Checked, Classes, Factor, ModuleDef, Rate, Remat, Stem
 from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.images import takes_images
 from cnn_jax.models.mobilenet import InvertedResidual, scaled, strides
-
-ModuleDef = Callable[..., nn.Module]
 
 # Fig. 7 and the authors' code: kernel, expansion, width, blocks, stride, squeeze-and-excitation of each stage.
 A1 = (
@@ -41,30 +40,28 @@ B1 = (
 )
 
 
-class MnasNet(nn.Module):
+class MnasNet(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the 1280 pooled features.
 
     `stages` is a table like B1, `width` scales all but the last convolution. Squeeze-and-excitation has a
     quarter of the block's input channels inside. `stem="cifar"`, for 28 to 64 pixels, leaves out the first
     two halvings. `stochastic_depth` and `zero_init` act on the blocks with a shortcut; rates rise over all
     blocks, see depth_rates. Taps: stem, stage1 to stage7, final.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
     stages: tuple[tuple[int, int, int, int, int, bool], ...] = B1
-    width: float = 1.0
-    stem: str = "imagenet"
-    num_classes: int = 1000
-    dropout: float = 0.2
-    stochastic_depth: float = 0.0
+    width: Factor = 1.0
+    stem: Stem = "imagenet"
+    num_classes: Classes = 1000
+    dropout: Rate = 0.2
+    stochastic_depth: Rate = 0.0
     zero_init: bool = False
-    remat: bool | tuple[str, ...] = False
+    remat: Remat = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         stem_stride, *stage_strides = strides(self.stem, tuple(stride for *_, stride, _ in self.stages))
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)

@@ -2,13 +2,13 @@
 Applications" (1704.04861), and Sandler et al., "MobileNetV2: Inverted Residuals and Linear
 Bottlenecks" (1801.04381).
 
-`mobilenet_v1_100` and its widths have the paper's ReLU; `mobilenetv1_100` and `mobilenetv1_125`
+`mobilenet_100` and its widths have the paper's ReLU; `mobilenetv1_100` and `mobilenetv1_125`
 are timm's networks, the same but for ReLU6. Table 1 of version 1 prints stride 2 for the last
 depthwise layer, whose map stays 7x7: a misprint, its stride is 1. The authors' TensorFlow nets pad
 strided layers on one side only; all of these pad symmetrically, as PyTorch's weights need.
 
 Version 2 puts shortcuts around every block that keeps its shape; the 17 blocks of its table 2 are
-19 "layers" in its text. `mobilenet_v2_110d` and `_120d` are timm's deeper ones. Neither paper
+19 "layers" in its text. `mobilenetv2_110d` and `_120d` are timm's deeper ones. Neither paper
 speaks of dropout or initialisation: version 2 has torchvision's rate of 0.2, weights are He's.
 """
 
@@ -20,21 +20,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     ConvBN,
-    SqueezeExcite,
     call_block,
     classify,
     depth_rates,
     drop_branch,
     global_avg_pool,
+    squeeze_excite,
     tap,
 )
+from cnn_jax.layers.options import Checked, Classes, Count, Factor, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
+from cnn_jax.models.images import takes_images
 
 # Version 1, table 1: width, blocks, stride of each stage.
 V1_STAGES = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 2))
@@ -58,13 +57,7 @@ def scaled(channels: int, width: float) -> int:
 
 
 def strides(stem: str, stages: tuple[int, ...]) -> tuple[int, ...]:
-    """The strides of the stem and of each stage; "cifar" leaves out the first two halvings.
-
-    Raises:
-      UserError: an unknown stem.
-    """
-    if stem not in ("imagenet", "cifar"):
-        raise UserError(did_you_mean("stem", stem, ("imagenet", "cifar")))
+    """The strides of the stem and of each stage; "cifar" leaves out the first two halvings."""
     if stem == "imagenet":
         return (2, *stages)
     first = stages.index(2)
@@ -104,7 +97,7 @@ class InvertedResidual(nn.Module):
     stride: int = 1
     se: ModuleDef | None = None
     conv: ModuleDef = ConvBN
-    stochastic_depth: float = 0.0
+    stochastic_depth: Rate = 0.0
     zero_init: bool = False
 
     @nn.compact
@@ -119,34 +112,32 @@ class InvertedResidual(nn.Module):
         return x + drop_branch(y, self.stochastic_depth, train=train) if around else y
 
 
-class MobileNetV1(nn.Module):
+class MobileNetV1(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `width` is the paper's alpha (sec. 3.3). `stem="cifar"`, for 28 to 64 pixels, gives the stem
     and stage2 stride 1. `last` puts a 1x1 convolution to so many channels before the pool.
     `se_reduction` adds squeeze-and-excitation to every pointwise layer (1709.01507). Taps: stem,
     stage1 to stage5, and final with `last`.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
-    width: float = 1.0
+    width: Factor = 1.0
     act: Callable = nn.relu
-    last: int | None = None
-    stem: str = "imagenet"
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.0
-    remat: bool | tuple[str, ...] = False
+    last: Count | None = None
+    stem: Stem = "imagenet"
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.0
+    remat: Remat = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         stem_stride, *stage_strides = strides(self.stem, tuple(stride for _, _, stride in V1_STAGES))
         conv = partial(ConvBN, act=self.act, norm=self.norm, dtype=self.dtype)
-        se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         x = tap(self, "stem", conv(scaled(32, self.width), 3, stem_stride, 1, name="stem")(x, train=train))
         for i, ((channels, blocks, _), stride) in enumerate(zip(V1_STAGES, stage_strides, strict=True), start=1):
             for j in range(1, blocks + 1):
@@ -160,7 +151,7 @@ class MobileNetV1(nn.Module):
         return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `width` scales all layers, but the last convolution never below 1280 (sec. 4.1). `depth`
@@ -169,29 +160,27 @@ class MobileNetV2(nn.Module):
     64 pixels, gives the stem and stage2 stride 1. `se_reduction` adds squeeze-and-excitation
     behind every depthwise layer (1709.01507). `stochastic_depth` and `zero_init` act on the blocks
     with a shortcut; rates rise over all blocks, see depth_rates. Taps: stem, stage1 to stage7, final.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
-    width: float = 1.0
-    depth: float = 1.0
+    width: Factor = 1.0
+    depth: Factor = 1.0
     fixed_ends: bool = False
-    stem: str = "imagenet"
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.2
-    stochastic_depth: float = 0.0
+    stem: Stem = "imagenet"
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.2
+    stochastic_depth: Rate = 0.0
     zero_init: bool = False
-    remat: bool | tuple[str, ...] = False
+    remat: Remat = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         stem_stride, *stage_strides = strides(self.stem, tuple(stride for *_, stride in V2_STAGES))
         conv = partial(ConvBN, act=nn.relu6, norm=self.norm, dtype=self.dtype)
-        se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         first, last = (32, 1280) if self.fixed_ends else (scaled(32, self.width), scaled(1280, max(1.0, self.width)))
         x = tap(self, "stem", conv(first, 3, stem_stride, 1, name="stem")(x, train=train))
         ends = (1, len(V2_STAGES)) if self.fixed_ends else ()
@@ -223,33 +212,36 @@ deeper = partial(MobileNetV2, fixed_ends=True)
 
 # fmt: off
 VARIANTS = (
-    v1("mobilenet_v1_025", partial(MobileNetV1, 0.25), "a quarter of the width", "table 6", 470_072, 41_030_272),
-    v1("mobilenet_v1_050", partial(MobileNetV1, 0.5), "half the width", "table 6", 1_331_592, 149_497_088),
-    v1("mobilenet_v1_075", partial(MobileNetV1, 0.75), "three quarters of the width",
-       "table 6", 2_585_560, 325_400_448),
-    v1("mobilenet_v1_100", MobileNetV1, "13 depthwise separable blocks", "table 1", 4_231_976, 568_740_352),
-    v1("mobilenet_v1_125", partial(MobileNetV1, 1.25), "1.25 times the width",
-       "not in the paper", 6_270_840, 879_516_800),
-    v1("mobilenetv1_100", relu6, "version 1 with ReLU6: timm's", "table 1", 4_231_976, 568_740_352,
+    v1("mobilenet_025", partial(MobileNetV1, 0.25), "a quarter of the width", "table 6",
+       params=470_072, macs=41_030_272),
+    v1("mobilenet_050", partial(MobileNetV1, 0.5), "half the width", "table 6", params=1_331_592, macs=149_497_088),
+    v1("mobilenet_075", partial(MobileNetV1, 0.75), "three quarters of the width",
+       "table 6", params=2_585_560, macs=325_400_448),
+    v1("mobilenet_100", MobileNetV1, "version 1 with the paper's ReLU: 13 depthwise separable blocks",
+       "table 1", params=4_231_976, macs=568_740_352, aliases=("mobilenet_v1",)),
+    v1("mobilenetv1_100", relu6, "version 1 with ReLU6: timm's", "table 1", params=4_231_976, macs=568_740_352,
        references=("timm.mobilenetv1_100",), interpolation="bicubic"),
     v1("mobilenetv1_100h", partial(relu6, last=1024), "version 1 with ReLU6 and one more 1x1 convolution: timm's",
        "not in the paper", params=5_282_600, macs=620_120_576, references=("timm.mobilenetv1_100h",),
        interpolation="bicubic"),
     v1("mobilenetv1_125", partial(relu6, 1.25), "version 1 with ReLU6, 1.25 times the width: timm's",
-       "not in the paper", 6_270_840, 879_516_800, references=("timm.mobilenetv1_125",),
+       "not in the paper", params=6_270_840, macs=879_516_800, references=("timm.mobilenetv1_125",),
        interpolation="bicubic", crop=0.9),
-    v2("mobilenet_v2_035", partial(MobileNetV2, 0.35), "0.35 times the width", "fig. 5", 1_677_128, 59_285_808,
+    v2("mobilenetv2_035", partial(MobileNetV2, 0.35), "0.35 times the width", "fig. 5",
+       params=1_677_128, macs=59_285_808,
        references=("timm.mobilenetv2_035",)),
-    v2("mobilenet_v2_050", partial(MobileNetV2, 0.5), "half the width", "fig. 5", 1_968_680, 97_131_840,
+    v2("mobilenetv2_050", partial(MobileNetV2, 0.5), "half the width", "fig. 5", params=1_968_680, macs=97_131_840,
        references=("timm.mobilenetv2_050",)),
-    v2("mobilenet_v2_075", partial(MobileNetV2, 0.75), "three quarters of the width",
-       "fig. 5", 2_636_424, 209_069_792, references=("timm.mobilenetv2_075",)),
-    v2("mobilenet_v2_100", MobileNetV2, "17 inverted residual blocks", "table 2", 3_504_872, 300_774_272,
-       references=("torchvision.mobilenet_v2", "timm.mobilenetv2_100"), interpolation="bilinear"),
-    v2("mobilenet_v2_140", partial(MobileNetV2, 1.4), "1.4 times the width", "table 4", 6_108_776, 582_195_824,
+    v2("mobilenetv2_075", partial(MobileNetV2, 0.75), "three quarters of the width",
+       "fig. 5", params=2_636_424, macs=209_069_792, references=("timm.mobilenetv2_075",)),
+    v2("mobilenetv2_100", MobileNetV2, "17 inverted residual blocks", "table 2", params=3_504_872, macs=300_774_272,
+       references=("torchvision.mobilenet_v2", "timm.mobilenetv2_100"), interpolation="bilinear",
+       aliases=("mobilenet_v2",)),
+    v2("mobilenetv2_140", partial(MobileNetV2, 1.4), "1.4 times the width", "table 4",
+       params=6_108_776, macs=582_195_824,
        references=("timm.mobilenetv2_140",)),
-    v2("mobilenet_v2_110d", partial(deeper, 1.1, 1.2), "1.1 times the width, 1.2 times the depth: timm's",
-       "not in the paper", 4_516_520, 430_516_080, references=("timm.mobilenetv2_110d",)),
-    v2("mobilenet_v2_120d", partial(deeper, 1.2, 1.4), "1.2 times the width, 1.4 times the depth: timm's",
-       "not in the paper", 5_831_144, 668_857_568, references=("timm.mobilenetv2_120d",)),
+    v2("mobilenetv2_110d", partial(deeper, 1.1, 1.2), "1.1 times the width, 1.2 times the depth: timm's",
+       "not in the paper", params=4_516_520, macs=430_516_080, references=("timm.mobilenetv2_110d",)),
+    v2("mobilenetv2_120d", partial(deeper, 1.2, 1.4), "1.2 times the width, 1.4 times the depth: timm's",
+       "not in the paper", params=5_831_144, macs=668_857_568, references=("timm.mobilenetv2_120d",)),
 )

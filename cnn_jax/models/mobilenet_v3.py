@@ -6,7 +6,6 @@ width below 0.75 leaves the stem as it is, and none narrows the hidden layer. Al
 symmetrically, where the authors' TensorFlow nets pad on one side only. Initialisation is He's.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -14,10 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, call_block, classify, depth_rates, global_avg_pool, tap
+from cnn_jax.layers.options import Checked, Classes, Count, Factor, ModuleDef, Rate, Remat, Stem
 from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.images import takes_images
 from cnn_jax.models.mobilenet import InvertedResidual, scaled, strides
 
-ModuleDef = Callable[..., nn.Module]
 ACTIVATIONS = {"RE": nn.relu, "HS": nn.hard_swish}  # sec. 5.2
 
 # Tables 1 and 2, a row for the blocks of one output width: kernel, expansion sizes, output, SE, NL, stride.
@@ -38,7 +38,7 @@ SMALL = (
 )
 
 
-class MobileNetV3(nn.Module):
+class MobileNetV3(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the `hidden` values before them.
 
     `stages` is a table like LARGE. Squeeze-and-excitation has a quarter of the channels inside and a hard
@@ -46,24 +46,22 @@ class MobileNetV3(nn.Module):
     `width` scales the rest, the stem only from 0.75 on. `stem="cifar"`, for 28 to 64 pixels, leaves out
     the first two halvings. `stochastic_depth` and `zero_init` act on the blocks with a shortcut; rates rise
     over all blocks, see depth_rates. Taps: stem, stage1 and so on, final, hidden.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
     stages: tuple[tuple[int, tuple[int, ...], int, bool, str, int], ...]
-    hidden: int
-    width: float = 1.0
-    stem: str = "imagenet"
-    num_classes: int = 1000
-    dropout: float = 0.2  # sec. 6.1.1
-    stochastic_depth: float = 0.0
+    hidden: Count
+    width: Factor = 1.0
+    stem: Stem = "imagenet"
+    num_classes: Classes = 1000
+    dropout: Rate = 0.2  # sec. 6.1.1
+    stochastic_depth: Rate = 0.0
     zero_init: bool = False
-    remat: bool | tuple[str, ...] = False
+    remat: Remat = False
     norm: ModuleDef = partial(BatchNorm, momentum=0.99, epsilon=1e-3)
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         stem_stride, *stage_strides = strides(self.stem, tuple(stride for *_, stride in self.stages))
         conv = partial(ConvBN, act=nn.hard_swish, norm=self.norm, dtype=self.dtype)

@@ -8,14 +8,12 @@ Cadene's pretrained-models, which follows them. The auxiliary classifier and Sch
 left out; initialisation is He's.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     Conv,
@@ -28,9 +26,9 @@ from cnn_jax.layers import (
     same_padding,
     tap,
 )
+from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
+from cnn_jax.models.images import takes_images
 
 
 def max3(x: jax.Array, stride: int = 1) -> jax.Array:
@@ -157,7 +155,7 @@ class ReductionCell(nn.Module):
         return jnp.concatenate([sum2, sum3, sum4, sum5], axis=-1)
 
 
-class NASNet(nn.Module):
+class NASNet(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the 24 * `features` pooled ones.
 
     `cells` normal cells in each of three stages, whose sums have `features` channels, doubled by the
@@ -165,27 +163,23 @@ class NASNet(nn.Module):
     cells, app. A.7) or "cifar" (3x3 of stride 1: for 28 to 64 pixels). With `skip_reduction` the first cell
     behind a reduction sees, as the one before, what the reduction did. `count_padding`: see
     ReductionCell. Taps: stem, stem_cell1, stem_cell2, stage1 to stage3.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
-    cells: int
-    features: int
-    stem_width: int
+    cells: Count
+    features: Count
+    stem_width: Count
     skip_reduction: bool = False
     count_padding: bool = False
-    stem: str = "imagenet"
-    num_classes: int = 1000
-    dropout: float = 0.0
-    remat: bool | tuple[str, ...] = False
+    stem: Stem = "imagenet"
+    num_classes: Classes = 1000
+    dropout: Rate = 0.0
+    remat: Remat = False
     norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.stem not in (stems := ("imagenet", "cifar")):
-            raise UserError(did_you_mean("stem", self.stem, stems))
         parts = {"conv": partial(Conv, use_bias=False, dtype=self.dtype), "norm": partial(self.norm, dtype=self.dtype)}
         normal, reduction = (
             partial(NormalCell, **parts),

@@ -5,19 +5,17 @@ it; with stride 2 it halves the map. Padding is TensorFlow's, as the authors' we
 classifier and ScheduledDropPath are left out; initialisation is He's.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import BatchNorm, Conv, ConvBN, call_block, classify, global_avg_pool, tap
+from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
+from cnn_jax.models.images import takes_images
 from cnn_jax.models.nasnet import SeparableTwice, max3, squeezed
-
-ModuleDef = Callable[..., nn.Module]
 
 
 class Cell(nn.Module):
@@ -59,31 +57,27 @@ class Cell(nn.Module):
         )
 
 
-class PNASNet(nn.Module):
+class PNASNet(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the 20 * `features` pooled ones.
 
     Three stages of `cells` cells, whose sums have `features` channels, doubled by each later stage, which its
     first cell begins with stride 2. `stem`: "imagenet" (3x3 of stride 2, unpadded, and two cells of stride
     2) or "cifar" (3x3 of stride 1: for 28 to 64 pixels). Taps: stem, stem_cell1, stem_cell2, stage1 to stage3.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
-    cells: int
-    features: int
-    stem_width: int
-    stem: str = "imagenet"
-    num_classes: int = 1000
-    dropout: float = 0.0
-    remat: bool | tuple[str, ...] = False
+    cells: Count
+    features: Count
+    stem_width: Count
+    stem: Stem = "imagenet"
+    num_classes: Classes = 1000
+    dropout: Rate = 0.0
+    remat: Remat = False
     norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.stem not in (stems := ("imagenet", "cifar")):
-            raise UserError(did_you_mean("stem", self.stem, stems))
         conv, norm = partial(Conv, use_bias=False, dtype=self.dtype), partial(self.norm, dtype=self.dtype)
         cell = partial(Cell, conv=conv, norm=norm)
         call = partial(call_block, train=train, remat=self.remat)

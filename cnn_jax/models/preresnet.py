@@ -15,19 +15,16 @@ weights; the authors' code for CIFAR-10 (KaimingHe/resnet-1k-layers) does it in 
 is `unit=partial(BottleneckUnit, stride_first=True)`.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     Conv,
     ConvBN,
-    SqueezeExcite,
     avg_pool,
     call_block,
     classify,
@@ -35,11 +32,12 @@ from cnn_jax.layers import (
     drop_branch,
     global_avg_pool,
     max_pool,
+    squeeze_excite,
     tap,
 )
+from cnn_jax.layers.options import Checked, Classes, Count, DeepStem, ModuleDef, Rate, Reduction, Remat
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
+from cnn_jax.models.images import takes_images
 
 
 def shortcut(
@@ -69,8 +67,8 @@ class BasicUnit(nn.Module):
     stride: int = 1
     activated: bool = False
     averaging: bool = False
-    dropout: float = 0.0
-    stochastic_depth: float = 0.0
+    dropout: Rate = 0.0
+    stochastic_depth: Rate = 0.0
     se: ModuleDef | None = None
     conv: ModuleDef = partial(Conv, use_bias=False)
     norm: ModuleDef = BatchNorm
@@ -99,7 +97,7 @@ class BottleneckUnit(nn.Module):
     activated: bool = False
     averaging: bool = False
     stride_first: bool = False
-    stochastic_depth: float = 0.0
+    stochastic_depth: Rate = 0.0
     se: ModuleDef | None = None
     conv: ModuleDef = partial(Conv, use_bias=False)
     norm: ModuleDef = BatchNorm
@@ -119,7 +117,7 @@ class BottleneckUnit(nn.Module):
         return y + shortcut(x, first, 4 * self.width, self.stride, self.averaging, self.conv)
 
 
-class PreResNet(nn.Module):
+class PreResNet(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `stages` counts the units of each stage, `width` is that of the first. `stem`: "imagenet" (7x7
@@ -129,35 +127,29 @@ class PreResNet(nn.Module):
     `se_reduction` adds squeeze-and-excitation to the end of every residual branch; `dropout` acts
     before the classifier. `stochastic_depth` is the last unit's rate, see depth_rates. Taps: stem,
     stage1 and so on (sums, not yet activated), final.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
     stages: tuple[int, ...]
     unit: ModuleDef = BasicUnit
-    stem: str = "imagenet"
-    width: int = 64
+    stem: DeepStem = "imagenet"
+    width: Count = 64
     early_activation: bool = True
     averaging: bool = False
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.0
-    stochastic_depth: float = 0.0
-    remat: bool | tuple[str, ...] = False
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.0
+    stochastic_depth: Rate = 0.0
+    remat: Remat = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(Conv, use_bias=False, dtype=self.dtype)
         norm = partial(self.norm, dtype=self.dtype)
-        se = partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
-        se = None if self.se_reduction is None else se
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         unit = partial(self.unit, averaging=self.averaging, conv=conv, norm=norm, se=se)
-
-        if self.stem not in (stems := ("imagenet", "deep", "cifar")):
-            raise UserError(did_you_mean("stem", self.stem, stems))
         if self.stem == "deep":
             conv_norm = partial(ConvBN, self.width // 2, 3, padding=1, norm=self.norm, dtype=self.dtype)
             x = conv_norm(stride=2, name="stem1")(x, train=train)
@@ -209,27 +201,27 @@ cifar = partial(he, input_size=(32, 32, 3), mean=CIFAR_MEAN, std=CIFAR_STD, crop
 # fmt: off
 VARIANTS = (
     he("preresnet18", partial(PreResNet, DEPTH[18]), "18 layers, basic units",
-       "appendix", 11_687_720, 1_814_073_344),
+       "appendix", params=11_687_720, macs=1_814_073_344),
     he("preresnet34", partial(PreResNet, DEPTH[34]), "34 layers, basic units",
-       "appendix", 21_795_880, 3_663_761_408),
+       "appendix", params=21_795_880, macs=3_663_761_408),
     he("preresnet50", partial(PreResNet, DEPTH[50], BottleneckUnit), "50 layers, bottleneck units",
-       "appendix", 25_549_352, 4_089_184_256),
+       "appendix", params=25_549_352, macs=4_089_184_256),
     he("preresnet101", partial(PreResNet, DEPTH[101], BottleneckUnit), "101 layers, bottleneck units",
-       "appendix", 44_541_480, 7_801_405_440),
+       "appendix", params=44_541_480, macs=7_801_405_440),
     he("preresnet152", partial(PreResNet, DEPTH[152], BottleneckUnit), "152 layers, bottleneck units",
-       "table 5", 60_185_128, 11_513_626_624),
+       "table 5", params=60_185_128, macs=11_513_626_624),
     he("preresnet200", partial(PreResNet, DEPTH[200], BottleneckUnit), "200 layers, bottleneck units",
-       "table 5", 64_666_152, 15_007_481_856),
+       "table 5", params=64_666_152, macs=15_007_481_856),
     timm("resnetv2_18", partial(TimmNet, DEPTH[18]), "18 layers, bare stem as in timm",
-         "appendix", 11_687_720, 1_814_073_344, references=("timm.resnetv2_18",), crop=0.9),
+         "appendix", params=11_687_720, macs=1_814_073_344, references=("timm.resnetv2_18",), crop=0.9),
     timm("resnetv2_34", partial(TimmNet, DEPTH[34]), "34 layers, bare stem as in timm",
-         "appendix", 21_795_880, 3_663_761_408, references=("timm.resnetv2_34",), crop=0.9),
+         "appendix", params=21_795_880, macs=3_663_761_408, references=("timm.resnetv2_34",), crop=0.9),
     timm("resnetv2_50", partial(TimmNet, DEPTH[50], BottleneckUnit), "50 layers, bare stem as in timm",
-         "appendix", 25_549_352, 4_089_184_256, references=("timm.resnetv2_50",), crop=0.95),
+         "appendix", params=25_549_352, macs=4_089_184_256, references=("timm.resnetv2_50",), crop=0.95),
     timm("resnetv2_101", partial(TimmNet, DEPTH[101], BottleneckUnit), "101 layers, bare stem as in timm",
-         "appendix", 44_541_480, 7_801_405_440, references=("timm.resnetv2_101",), crop=0.95),
+         "appendix", params=44_541_480, macs=7_801_405_440, references=("timm.resnetv2_101",), crop=0.95),
     timm("resnetv2_152", partial(TimmNet, DEPTH[152], BottleneckUnit), "152 layers, bare stem as in timm",
-         "appendix", 60_185_128, 11_513_626_624, references=("timm.resnetv2_152",)),
+         "appendix", params=60_185_128, macs=11_513_626_624, references=("timm.resnetv2_152",)),
     timm("resnetv2_18d", partial(TimmNetD, DEPTH[18]), "18 layers, three 3x3 in the stem, averaging shortcuts",
          "not in the paper", params=11_706_952, macs=2_053_713_920, references=("timm.resnetv2_18d",), crop=0.9),
     timm("resnetv2_34d", partial(TimmNetD, DEPTH[34]), "34 layers, three 3x3 in the stem, averaging shortcuts",
@@ -244,11 +236,11 @@ VARIANTS = (
          "152 layers, three 3x3 in the stem, averaging shortcuts",
          "not in the paper", params=60_204_360, macs=11_753_267_200, references=("timm.resnetv2_152d",)),
     cifar("preresnet110_cifar", partial(CifarNet, (18, 18, 18)), "110 layers for CIFAR-10, basic units",
-          "table 3", 1_730_522, 253_149_824),
+          "table 3", params=1_730_522, macs=253_149_824),
     cifar("preresnet164_cifar", partial(CifarNet, (18, 18, 18), unit=BottleneckUnit),
           "164 layers for CIFAR-10, bottleneck units",
-          "table 3", 1_703_258, 247_646_720),
+          "table 3", params=1_703_258, macs=247_646_720),
     cifar("preresnet1001_cifar", partial(CifarNet, (111, 111, 111), unit=BottleneckUnit),
           "1001 layers for CIFAR-10, bottleneck units",
-          "table 4", 10_327_706, 1_490_995_712),
+          "table 4", params=10_327_706, macs=1_490_995_712),
 )

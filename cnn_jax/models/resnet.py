@@ -8,16 +8,16 @@ authors' own nets halve it in the first 1x1, and these are `resnet50_v1` and so 
 
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
+from cnn_jax.errors import UserError
 from cnn_jax.layers import (
     BatchNorm,
     ConvBN,
-    SqueezeExcite,
     avg_pool,
     call_block,
     classify,
@@ -25,12 +25,13 @@ from cnn_jax.layers import (
     drop_branch,
     global_avg_pool,
     max_pool,
+    squeeze_excite,
     tap,
     zero_pad_shortcut,
 )
+from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat
 from cnn_jax.models.card import ModelInfo, both
-
-ModuleDef = Callable[..., nn.Module]
+from cnn_jax.models.images import takes_images
 
 
 class Shortcut(nn.Module):
@@ -74,7 +75,7 @@ class BasicBlock(nn.Module):
     branch_act: Callable | None = None
     shortcut: ModuleDef | None = Shortcut
     se: ModuleDef | None = None
-    stochastic_depth: float = 0.0
+    stochastic_depth: Rate = 0.0
     zero_init: bool = False
     conv: ModuleDef = ConvBN
 
@@ -109,7 +110,7 @@ class Bottleneck(nn.Module):
     reduce_first: int = 1
     shortcut: ModuleDef | None = Shortcut
     se: ModuleDef | None = None
-    stochastic_depth: float = 0.0
+    stochastic_depth: Rate = 0.0
     zero_init: bool = False
     conv: ModuleDef = ConvBN
 
@@ -128,7 +129,7 @@ class Bottleneck(nn.Module):
         return nn.relu(y)
 
 
-class ResNet(nn.Module):
+class ResNet(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `stages` counts the blocks of each stage. `stem`: "imagenet" (7x7 of stride 2, max pool),
@@ -141,41 +142,37 @@ class ResNet(nn.Module):
     not in the first block of a stage: its new channels are zeros, and a ReLU has no gradient there.
     `scan` runs the blocks of a stage behind its first as one, stage1_rest and so on, in a loop: see
     stacked.stack_blocks. Taps: stem, stage1 to stage4.
-
-    Raises:
-      UserError: an unknown stem or shortcut.
     """
 
     stages: tuple[int, ...]
     block: ModuleDef = BasicBlock
-    stem: str = "imagenet"
-    stem_width: int = 64
+    stem: Literal["imagenet", "space_to_depth", "deep", "cifar"] = "imagenet"
+    stem_width: Count = 64
     caffe_pool: bool = False
-    shortcut: str = "B"
-    shortcut_kernel: int = 1
-    se_reduction: int | None = None
-    se_divisor: int = 1
-    num_classes: int = 1000
-    dropout: float = 0.0
-    stochastic_depth: float = 0.0
+    shortcut: Literal["A", "B", "C", "D", "none"] = "B"
+    shortcut_kernel: Count = 1
+    se_reduction: Reduction = None
+    se_divisor: Count = 1
+    num_classes: Classes = 1000
+    dropout: Rate = 0.0
+    stochastic_depth: Rate = 0.0
     zero_init: bool = False
-    remat: bool | tuple[str, ...] = False
+    remat: Remat = False
     scan: bool = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.shortcut not in (kinds := ("A", "B", "C", "D", "none")):
-            raise UserError(did_you_mean("shortcut", self.shortcut, kinds))
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
         shortcut = partial(Shortcut, kind=self.shortcut, kernel_size=self.shortcut_kernel)
-        se = partial(SqueezeExcite, self.se_reduction, self.se_divisor, dtype=self.dtype)
+        se = squeeze_excite(self.se_reduction, self.se_divisor, dtype=self.dtype)
         block = partial(
             self.block,
             conv=conv,
             shortcut=None if self.shortcut == "none" else shortcut,
-            se=None if self.se_reduction is None else se,
+            se=se,
         )
         width = self.stem_width
         if self.stem in ("imagenet", "space_to_depth"):
@@ -185,10 +182,8 @@ class ResNet(nn.Module):
             x = conv(width // 2, 3, 2, 1, name="stem1")(x, train=train)
             x = conv(width // 2, 3, 1, 1, name="stem2")(x, train=train)
             x = tap(self, "stem", conv(width, 3, 1, 1, name="stem3")(x, train=train))
-        elif self.stem == "cifar":
-            x = tap(self, "stem", conv(width, 3, 1, 1, name="stem")(x, train=train))
         else:
-            raise UserError(did_you_mean("stem", self.stem, ("imagenet", "space_to_depth", "deep", "cifar")))
+            x = tap(self, "stem", conv(width, 3, 1, 1, name="stem")(x, train=train))
         if self.stem != "cifar":
             x = max_pool(x, 3, 2, ceil_mode=True) if self.caffe_pool else max_pool(x, 3, 2, 1)
         rates = depth_rates(sum(self.stages), self.stochastic_depth)
@@ -238,28 +233,29 @@ timm = partial(bag, section="not in the paper", interpolation="bicubic")
 # fmt: off
 VARIANTS = (
     he("plain18", partial(ResNet, DEPTH[18], shortcut="none"), "18 layers without shortcuts",
-       "table 1", 11_515_688, 1_794_805_760),
+       "table 1", params=11_515_688, macs=1_794_805_760),
     he("plain34", partial(ResNet, DEPTH[34], shortcut="none"), "34 layers without shortcuts",
-       "table 1", 21_623_848, 3_644_493_824),
+       "table 1", params=21_623_848, macs=3_644_493_824),
     he("resnet18", partial(ResNet, DEPTH[18]), "18 layers, basic blocks",
-       "table 1", 11_689_512, 1_814_073_344, references=both("resnet18")),
+       "table 1", params=11_689_512, macs=1_814_073_344, references=both("resnet18")),
     he("resnet34", partial(ResNet, DEPTH[34]), "34 layers, basic blocks",
-       "table 1", 21_797_672, 3_663_761_408, references=both("resnet34")),
+       "table 1", params=21_797_672, macs=3_663_761_408, references=both("resnet34")),
     he("resnet50", partial(ResNet, DEPTH[50], Bottleneck), "50 layers, stride in the 3x3",
-       "table 1", 25_557_032, 4_089_184_256, references=both("resnet50")),
+       "table 1", params=25_557_032, macs=4_089_184_256, references=both("resnet50")),
     he("resnet101", partial(ResNet, DEPTH[101], Bottleneck), "101 layers, stride in the 3x3",
-       "table 1", 44_549_160, 7_801_405_440, references=both("resnet101")),
+       "table 1", params=44_549_160, macs=7_801_405_440, references=both("resnet101")),
     he("resnet152", partial(ResNet, DEPTH[152], Bottleneck), "152 layers, stride in the 3x3",
-       "table 1", 60_192_808, 11_513_626_624, references=both("resnet152")),
+       "table 1", params=60_192_808, macs=11_513_626_624, references=both("resnet152")),
     he("resnet50_v1", partial(ResNet, DEPTH[50], STRIDE_FIRST), "50 layers as the authors': stride in the first 1x1",
-       "table 1", 25_557_032, 3_857_973_248),
+       "table 1", params=25_557_032, macs=3_857_973_248),
     he("resnet101_v1", partial(ResNet, DEPTH[101], STRIDE_FIRST), "101 layers as the authors': stride in the first 1x1",
-       "table 1", 44_549_160, 7_570_194_432),
+       "table 1", params=44_549_160, macs=7_570_194_432),
     he("resnet152_v1", partial(ResNet, DEPTH[152], STRIDE_FIRST), "152 layers as the authors': stride in the first 1x1",
-       "table 1", 60_192_808, 11_282_415_616),
+       "table 1", params=60_192_808, macs=11_282_415_616),
     bag("resnet50d", partial(ResNet, DEPTH[50], Bottleneck, stem="deep", shortcut="D"),
         "ResNet-50 with three 3x3 in the stem and averaging shortcuts",
-        "sec. 4, fig. 2", 25_576_264, 4_328_824_832, references=("timm.resnet50d",), interpolation="bicubic"),
+        "sec. 4, fig. 2",
+        params=25_576_264, macs=4_328_824_832, references=("timm.resnet50d",), interpolation="bicubic"),
     timm("resnet26", partial(ResNet, DEPTH[26], Bottleneck), "26 layers, stride in the 3x3: timm's",
          params=15_995_176, macs=2_342_256_640, references=("timm.resnet26",)),
     timm("resnet18d", partial(ResNetD, DEPTH[18]), "ResNet-18 with the stem and shortcuts of resnet50d",
@@ -285,17 +281,17 @@ VARIANTS = (
     xie("resnext101_32x16d", partial(ResNet, DEPTH[101], resnext(32, 16)), "101 layers, 32 groups 16 wide",
         "not in the paper", params=194_026_792, macs=36_163_289_088, references=("timm.resnext101_32x16d",)),
     xie("resnext50_32x4d", partial(ResNet, DEPTH[50], resnext(32, 4)), "50 layers, 32 groups 4 wide",
-        "table 1", 25_028_904, 4_230_479_872, references=both("resnext50_32x4d")),
+        "table 1", params=25_028_904, macs=4_230_479_872, references=both("resnext50_32x4d")),
     xie("resnext101_32x4d", partial(ResNet, DEPTH[101], resnext(32, 4)), "101 layers, 32 groups 4 wide",
-        "table 2", 44_177_704, 7_969_996_800, references=("timm.resnext101_32x4d",)),
+        "table 2", params=44_177_704, macs=7_969_996_800, references=("timm.resnext101_32x4d",)),
     xie("resnext101_32x8d", partial(ResNet, DEPTH[101], resnext(32, 8)), "101 layers, 32 groups 8 wide",
-        "table 2", 88_791_336, 16_414_015_488, references=both("resnext101_32x8d")),
+        "table 2", params=88_791_336, macs=16_414_015_488, references=both("resnext101_32x8d")),
     xie("resnext101_64x4d", partial(ResNet, DEPTH[101], resnext(64, 4)), "101 layers, 64 groups 4 wide",
-        "table 4", 83_455_272, 15_460_270_080, references=both("resnext101_64x4d")),
+        "table 4", params=83_455_272, macs=15_460_270_080, references=both("resnext101_64x4d")),
     wide("wide_resnet50_2", partial(ResNet, DEPTH[50], partial(Bottleneck, group_width=128)),
          "ResNet-50 with 3x3 layers twice as wide",
-         "table 8", 68_883_240, 11_398_021_120, references=both("wide_resnet50_2")),
+         "table 8", params=68_883_240, macs=11_398_021_120, references=both("wide_resnet50_2")),
     wide("wide_resnet101_2", partial(ResNet, DEPTH[101], partial(Bottleneck, group_width=128)),
          "ResNet-101 with 3x3 layers twice as wide",
-         "sec. 3.4", 126_886_696, 22_753_050_624, references=both("wide_resnet101_2")),
+         "sec. 3.4", params=126_886_696, macs=22_753_050_624, references=both("wide_resnet101_2")),
 )

@@ -6,22 +6,21 @@ The cards' mean and std are those of the published weights (akamaster/pytorch_re
 authors subtract the mean image instead.
 """
 
-from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
-from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, call_block, classify, depth_rates, global_avg_pool, tap
+from cnn_jax.layers import BatchNorm, ConvBN, call_block, classify, depth_rates, global_avg_pool, squeeze_excite, tap
+from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
+from cnn_jax.models.images import takes_images
 from cnn_jax.models.resnet import BasicBlock, ResNet, Shortcut, resnext, xie
 
-ModuleDef = Callable[..., nn.Module]
 
-
-class ResNetCifar(nn.Module):
+class ResNetCifar(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the 64 pooled features.
 
     A 3x3 with 16 channels, then three stages of `blocks` basic blocks with 16, 32 and 64 channels,
@@ -29,34 +28,30 @@ class ResNetCifar(nn.Module):
     channels, as in the paper, "B" projections where the shape changes, "none" a plain net.
     `se_reduction` adds squeeze-and-excitation to every block. `stochastic_depth`, `zero_init`, `scan`:
     see ResNet. Taps: stem, stage1 to stage3.
-
-    Raises:
-      UserError: an unknown shortcut.
     """
 
-    blocks: int
-    shortcut: str = "A"
-    se_reduction: int | None = None
-    num_classes: int = 10
-    dropout: float = 0.0
-    stochastic_depth: float = 0.0
+    blocks: Count
+    shortcut: Literal["A", "B", "none"] = "A"
+    se_reduction: Reduction = None
+    num_classes: Classes = 10
+    dropout: Rate = 0.0
+    stochastic_depth: Rate = 0.0
     zero_init: bool = False
-    remat: bool | tuple[str, ...] = False
+    remat: Remat = False
     scan: bool = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.shortcut not in (kinds := ("A", "B", "none")):
-            raise UserError(did_you_mean("shortcut", self.shortcut, kinds))
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
-        se = partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         block = partial(
             BasicBlock,
             conv=conv,
             shortcut=None if self.shortcut == "none" else partial(Shortcut, kind=self.shortcut),
-            se=None if self.se_reduction is None else se,
+            se=se,
         )
         x = tap(self, "stem", conv(16, 3, 1, 1, name="stem")(x, train=train))
         rates = depth_rates(3 * self.blocks, self.stochastic_depth)

@@ -7,18 +7,16 @@ both papers, from 2. Version 1 leaves open in which order a strided unit concate
 the branch comes first. Neither paper speaks of initialisation; weights are He's.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import BatchNorm, ConvBN, avg_pool, call_block, classify, global_avg_pool, max_pool, tap
+from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Remat, Stem
 from cnn_jax.models.card import ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
+from cnn_jax.models.images import takes_images
 
 UNITS = (4, 8, 4)  # of stages 2 to 4, the first of each halving the image (v1, table 1; v2, table 5)
 V1_WIDTHS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}  # of stage 2 by groups; twice and four times that behind it
@@ -30,14 +28,8 @@ def shuffle_channels(x: jax.Array, groups: int) -> jax.Array:
     return x.reshape(*x.shape[:-1], groups, -1).swapaxes(-1, -2).reshape(x.shape)
 
 
-def stem(x: jax.Array, kind: str, conv: ModuleDef, *, train: bool) -> jax.Array:
-    """3x3 of stride 2, to be called inside a compact network; "cifar" keeps the image's size.
-
-    Raises:
-      UserError: an unknown stem.
-    """
-    if kind not in (kinds := ("imagenet", "cifar")):
-        raise UserError(did_you_mean("stem", kind, kinds))
+def stem(x: jax.Array, kind: Stem, conv: ModuleDef, *, train: bool) -> jax.Array:
+    """3x3 of stride 2, to be called inside a compact network; "cifar" keeps the image's size."""
     return conv(STEM, 3, 2 if kind == "imagenet" else 1, 1, name="stem")(x, train=train)
 
 
@@ -90,25 +82,23 @@ class SplitUnit(nn.Module):
         return shuffle_channels(jnp.concatenate([kept, y], axis=-1), 2)
 
 
-class ShuffleNetV1(nn.Module):
+class ShuffleNetV1(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `groups` of the 1x1 convolutions: 1, 2, 3, 4 or 8 (table 1). `stem="cifar"`, for 28 to 64 pixels, gives
     the stem stride 1 and leaves out the pool. Taps: stem, stage2 to stage4.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
-    groups: int
-    stem: str = "imagenet"
-    num_classes: int = 1000
-    dropout: float = 0.0
-    remat: bool | tuple[str, ...] = False
+    groups: Count
+    stem: Stem = "imagenet"
+    num_classes: Classes = 1000
+    dropout: Rate = 0.0
+    remat: Remat = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
         x = tap(self, "stem", stem(x, self.stem, conv, train=train))
@@ -123,26 +113,24 @@ class ShuffleNetV1(nn.Module):
         return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
-class ShuffleNetV2(nn.Module):
+class ShuffleNetV2(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `width` is that of stage 2, doubled by the next stages, `last` that of the last 1x1 convolution.
     `stem="cifar"`: as in version 1. Taps: stem, stage2 to stage4, final.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
-    width: int = 116
-    last: int = 1024
-    stem: str = "imagenet"
-    num_classes: int = 1000
-    dropout: float = 0.0
-    remat: bool | tuple[str, ...] = False
+    width: Count = 116
+    last: Count = 1024
+    stem: Stem = "imagenet"
+    num_classes: Classes = 1000
+    dropout: Rate = 0.0
+    remat: Remat = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
         x = tap(self, "stem", stem(x, self.stem, conv, train=train))

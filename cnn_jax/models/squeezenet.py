@@ -15,9 +15,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import Conv, call_block, global_avg_pool, max_pool, tap
+from cnn_jax.layers.options import Checked, Classes, Count, Rate, Remat, Stem
 from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.images import takes_images
 
 # Squeeze and expand widths of fire2 to fire9 (table 1).
 FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 256), (64, 256))
@@ -42,30 +43,26 @@ class Fire(nn.Module):
         return nn.relu(jnp.concatenate(both, axis=-1))
 
 
-class SqueezeNet(nn.Module):
+class SqueezeNet(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits, never negative; with `num_classes=0` the mean of fire9.
 
     `width` and `size` are conv1's, 3x3 max pools of stride 2 follow conv1 and the modules that `pools`
     numbers. `stem="cifar"`, for 28 to 64 pixels: conv1 is 3x3 of stride 1, padded, without a pool behind
     it. Taps: conv1, fire2 to fire9.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
-    width: int = 96
-    size: int = 7
+    width: Count = 96
+    size: Count = 7
     pools: tuple[int, ...] = (4, 8)
-    stem: str = "imagenet"
-    num_classes: int = 1000
-    dropout: float = 0.5
-    remat: bool | tuple[str, ...] = False
+    stem: Stem = "imagenet"
+    num_classes: Classes = 1000
+    dropout: Rate = 0.5
+    remat: Remat = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.stem not in (stems := ("imagenet", "cifar")):
-            raise UserError(did_you_mean("stem", self.stem, stems))
         size, stride, padding = (self.size, 2, 0) if self.stem == "imagenet" else (3, 1, 1)
         pool = partial(max_pool, window=3, stride=2, ceil_mode=True)
         x = tap(self, "conv1", nn.relu(Conv(self.width, size, stride, padding, dtype=self.dtype, name="conv1")(x)))

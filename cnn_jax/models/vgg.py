@@ -18,21 +18,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     Conv,
     LocalResponseNorm,
-    SqueezeExcite,
     adaptive_avg_pool,
     call_block,
     classify,
     max_pool,
+    squeeze_excite,
     tap,
 )
+from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
+from cnn_jax.models.images import takes_images
 
 WIDTHS = (64, 128, 256, 512, 512)  # table 1
 # Side of the map under fc6, width of fc6 and fc7.
@@ -74,7 +73,7 @@ class Stage(nn.Module):
         return x
 
 
-class VGG(nn.Module):
+class VGG(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the values of fc7.
 
     `stages` has the kernel sizes of each stage. `lrn` normalises the first one's output.
@@ -83,29 +82,25 @@ class VGG(nn.Module):
     them and the logits of all positions are averaged (sec. 3.2). `stem="cifar"`, for 28 to 64
     pixels: pools keep partial windows, fc6 sees the mean of all positions, fc6 and fc7 are 512
     wide. Taps: stage1 to stage5, each before its pool, pool5, fc6, fc7.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
     stages: tuple[tuple[int, ...], ...]
     lrn: bool = False
-    stem: str = "imagenet"
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.5  # sec. 3.1
+    stem: Stem = "imagenet"
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.5  # sec. 3.1
     dense: bool = False
-    remat: bool | tuple[str, ...] = False
+    remat: Remat = False
     kernel_init: Callable = nn.initializers.glorot_uniform()
     norm: ModuleDef | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.stem not in STEMS:
-            raise UserError(did_you_mean("stem", self.stem, STEMS))
         side, hidden = STEMS[self.stem]
-        se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         stage = partial(Stage, norm=self.norm, se=se, kernel_init=self.kernel_init, dtype=self.dtype)
         for i, (width, kernels) in enumerate(zip(WIDTHS, self.stages, strict=True), start=1):
             x = call_block(stage(width, kernels, name=f"stage{i}"), x, train=train, remat=self.remat)
@@ -150,7 +145,7 @@ simonyan = partial(
 raw = partial(simonyan, std=(1 / 255,) * 3)  # sec. 2.1: raw 0..255 values less their mean
 
 
-def row(name: str, stages: tuple[tuple[int, ...], ...], summary: str, params: int, macs: int, **fields) -> ModelInfo:
+def row(name: str, stages: tuple[tuple[int, ...], ...], summary: str, *, params: int, macs: int, **fields) -> ModelInfo:
     """A network that torchvision and timm have under the same name."""
     references = (f"torchvision.{name}", f"timm.{name}")
     return simonyan(name, partial(VGG, stages, **fields), summary, params=params, macs=macs, references=references)
@@ -158,16 +153,16 @@ def row(name: str, stages: tuple[tuple[int, ...], ...], summary: str, params: in
 
 # fmt: off
 VARIANTS = (
-    row("vgg11", A, "configuration A: 11 layers", 132_863_336, 7_609_090_048),
+    row("vgg11", A, "configuration A: 11 layers", params=132_863_336, macs=7_609_090_048),
     raw("vgg11_lrn", partial(VGG, A, lrn=True), "configuration A-LRN: response normalisation after the first layer",
         params=132_863_336, macs=7_609_090_048),
-    row("vgg13", B, "configuration B: 13 layers", 133_047_848, 11_308_466_176),
+    row("vgg13", B, "configuration B: 13 layers", params=133_047_848, macs=11_308_466_176),
     raw("vgg16_c", partial(VGG, C), "configuration C: 16 layers, three of them 1x1",
         params=133_638_952, macs=11_770_888_192),
-    row("vgg16", D, "configuration D: 16 layers", 138_357_544, 15_470_264_320),
-    row("vgg19", E, "configuration E: 19 layers", 143_667_240, 19_632_062_464),
-    row("vgg11_bn", A, "configuration A with batch norm", 132_868_840, 7_609_090_048, norm=BatchNorm),
-    row("vgg13_bn", B, "configuration B with batch norm", 133_053_736, 11_308_466_176, norm=BatchNorm),
-    row("vgg16_bn", D, "configuration D with batch norm", 138_365_992, 15_470_264_320, norm=BatchNorm),
-    row("vgg19_bn", E, "configuration E with batch norm", 143_678_248, 19_632_062_464, norm=BatchNorm),
+    row("vgg16", D, "configuration D: 16 layers", params=138_357_544, macs=15_470_264_320),
+    row("vgg19", E, "configuration E: 19 layers", params=143_667_240, macs=19_632_062_464),
+    row("vgg11_bn", A, "configuration A with batch norm", params=132_868_840, macs=7_609_090_048, norm=BatchNorm),
+    row("vgg13_bn", B, "configuration B with batch norm", params=133_053_736, macs=11_308_466_176, norm=BatchNorm),
+    row("vgg16_bn", D, "configuration D with batch norm", params=138_365_992, macs=15_470_264_320, norm=BatchNorm),
+    row("vgg19_bn", E, "configuration E with batch norm", params=143_678_248, macs=19_632_062_464, norm=BatchNorm),
 )

@@ -3,21 +3,20 @@
 `wide_resnet50_2` and `wide_resnet101_2`, for ImageNet, stand in resnet.py: they are bottleneck nets.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.layers import BatchNorm, Conv, SqueezeExcite, call_block, classify, depth_rates, global_avg_pool, tap
+from cnn_jax.layers import BatchNorm, Conv, call_block, classify, depth_rates, global_avg_pool, squeeze_excite, tap
+from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
+from cnn_jax.models.images import takes_images
 from cnn_jax.models.preresnet import BasicUnit
 
-ModuleDef = Callable[..., nn.Module]
 
-
-class WideResNet(nn.Module):
+class WideResNet(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     A 3x3 with 16 channels, then three stages of `blocks` pre-activated basic units, `factor` times
@@ -27,24 +26,23 @@ class WideResNet(nn.Module):
     unit's rate, see depth_rates. Taps: stem, stage1 to stage3, final.
     """
 
-    blocks: int
-    factor: int
-    se_reduction: int | None = None
-    num_classes: int = 10
-    dropout: float = 0.0
-    stochastic_depth: float = 0.0
-    remat: bool | tuple[str, ...] = False
+    blocks: Count
+    factor: Count
+    se_reduction: Reduction = None
+    num_classes: Classes = 10
+    dropout: Rate = 0.0
+    stochastic_depth: Rate = 0.0
+    remat: Remat = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         conv = partial(Conv, use_bias=False, dtype=self.dtype)
         norm = partial(self.norm, dtype=self.dtype)
-        se = partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
-        unit = partial(
-            BasicUnit, dropout=self.dropout, conv=conv, norm=norm, se=None if self.se_reduction is None else se
-        )
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
+        unit = partial(BasicUnit, dropout=self.dropout, conv=conv, norm=norm, se=se)
         x = tap(self, "stem", conv(16, 3, 1, 1, name="stem")(x))
         rates = depth_rates(3 * self.blocks, self.stochastic_depth)
         for i, width in enumerate((16, 32, 64), start=1):
@@ -70,7 +68,10 @@ wide = partial(
 
 # fmt: off
 VARIANTS = (
-    wide("wrn_40_4", partial(WideResNet, 6, 4), "40 layers, 4 times as wide", "table 4", 8_949_210, 1_298_582_016),
-    wide("wrn_16_8", partial(WideResNet, 2, 8), "16 layers, 8 times as wide", "table 4", 10_961_370, 1_548_145_664),
-    wide("wrn_28_10", partial(WideResNet, 4, 10), "28 layers, 10 times as wide", "table 4", 36_479_194, 5_243_328_768),
+    wide("wrn_40_4", partial(WideResNet, 6, 4), "40 layers, 4 times as wide", "table 4",
+         params=8_949_210, macs=1_298_582_016),
+    wide("wrn_16_8", partial(WideResNet, 2, 8), "16 layers, 8 times as wide", "table 4",
+         params=10_961_370, macs=1_548_145_664),
+    wide("wrn_28_10", partial(WideResNet, 4, 10), "28 layers, 10 times as wide", "table 4",
+         params=36_479_194, macs=5_243_328_768),
 )

@@ -10,19 +10,16 @@ three separable convolutions a block, the last of which has the pool's stride, b
 depthwise layer, and no shortcut around the last block. Layouts and weights are timm's.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import (
     BatchNorm,
     Conv,
     ConvBN,
-    SqueezeExcite,
     call_block,
     classify,
     depth_rates,
@@ -30,11 +27,12 @@ from cnn_jax.layers import (
     global_avg_pool,
     last_norm,
     max_pool,
+    squeeze_excite,
     tap,
 )
+from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
-
-ModuleDef = Callable[..., nn.Module]
+from cnn_jax.models.images import takes_images
 
 # Fig. 5: the widths of each block's separable convolutions, and its stride.
 BLOCKS = (
@@ -91,7 +89,7 @@ class Block(nn.Module):
     separable: ModuleDef
     conv: ModuleDef
     se: ModuleDef | None
-    stochastic_depth: float = 0.0
+    stochastic_depth: Rate = 0.0
     zero_init: bool = False
 
     @nn.compact
@@ -111,35 +109,31 @@ class Block(nn.Module):
         return x + drop_branch(y, self.stochastic_depth, train=train)
 
 
-class Xception(nn.Module):
+class Xception(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `stem`: "imagenet" (3x3 of stride 2 and 3x3, unpadded) or "cifar" (both of stride 1 and padded:
     for 28 to 64 pixels). `se_reduction` gates every block before the addition (1709.01507,
     fig. 3). `stochastic_depth` is the last block's rate, see depth_rates; `zero_init` starts the
     last norm of each branch at 0. Taps: conv2, block1 to block12, conv4.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
-    stem: str = "imagenet"
-    se_reduction: int | None = None
-    num_classes: int = 1000
-    dropout: float = 0.5  # sec. 4.3
-    stochastic_depth: float = 0.0
+    stem: Stem = "imagenet"
+    se_reduction: Reduction = None
+    num_classes: Classes = 1000
+    dropout: Rate = 0.5  # sec. 4.3
+    stochastic_depth: Rate = 0.0
     zero_init: bool = False
-    remat: bool | tuple[str, ...] = False
+    remat: Remat = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.stem not in (stems := ("imagenet", "cifar")):
-            raise UserError(did_you_mean("stem", self.stem, stems))
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
         separable = partial(SeparableConv, norm=self.norm, dtype=self.dtype)
-        se = None if self.se_reduction is None else partial(SqueezeExcite, self.se_reduction, dtype=self.dtype)
+        se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         stride, padding = (1, 1) if self.stem == "cifar" else (2, 0)
         x = conv(32, 3, stride, padding, name="conv1")(x, train=train)
         x = tap(self, "conv2", conv(64, 3, 1, padding, name="conv2")(x, train=train))
@@ -183,31 +177,27 @@ class AlignedBlock(nn.Module):
         return x + drop_branch(y, self.stochastic_depth, train=train)
 
 
-class AlignedXception(nn.Module):
+class AlignedXception(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `blocks` is a row of ALIGNED. `stem`: "imagenet" (3x3 of stride 2 and 3x3) or "cifar" (both of
     stride 1: for 28 to 64 pixels). `stochastic_depth` is the rate of the last block but one, see depth_rates;
     `zero_init` starts the last norm of each branch at 0. Taps: conv2, block1 and so on.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
     blocks: tuple[tuple[tuple[int, int, int], int], ...]
-    stem: str = "imagenet"
-    num_classes: int = 1000
-    dropout: float = 0.0
-    stochastic_depth: float = 0.0
+    stem: Stem = "imagenet"
+    num_classes: Classes = 1000
+    dropout: Rate = 0.0
+    stochastic_depth: Rate = 0.0
     zero_init: bool = False
-    remat: bool | tuple[str, ...] = False
+    remat: Remat = False
     norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.stem not in (stems := ("imagenet", "cifar")):
-            raise UserError(did_you_mean("stem", self.stem, stems))
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
         x = conv(32, 3, 1 if self.stem == "cifar" else 2, 1, name="conv1")(x, train=train)
         x = tap(self, "conv2", conv(64, 3, 1, 1, name="conv2")(x, train=train))
@@ -238,7 +228,8 @@ aligned = partial(
 # fmt: off
 VARIANTS = (
     chollet("xception", Xception, "depthwise separable convolutions in residual blocks; images in [-1, 1]", "fig. 5",
-            params=22_855_952, macs=8_357_403_496, references=("timm.legacy_xception",), crop=0.8975),
+            params=22_855_952, macs=8_357_403_496, references=("timm.legacy_xception",), crop=0.8975,
+            aliases=("legacy_xception",)),
     aligned("xception41", partial(AlignedXception, ALIGNED[41]), "aligned Xception of 41 layers", "the authors' code",
             params=26_969_560, macs=9_204_134_312, references=("timm.xception41",)),
     aligned("xception65", partial(AlignedXception, ALIGNED[65]), "aligned Xception of 65 layers", "fig. 4",

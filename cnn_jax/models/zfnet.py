@@ -15,37 +15,34 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import Conv, LocalResponseNorm, adaptive_avg_pool, classify, max_pool, tap
+from cnn_jax.layers.options import Checked, Classes, Rate, Stem
 from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.images import takes_images
 
 # Kernel, stride and padding of conv1, padding of conv2, side of the map under fc6, width of fc6 and fc7.
 STEMS = {"imagenet": (7, 2, 1, 0, 6, 4096), "cifar": (3, 1, 1, 2, 1, 1024)}  # first row: fig. 3
 
 
-class ZFNet(nn.Module):
+class ZFNet(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the values of fc7.
 
     `widths` are the maps of conv1 to conv5. Maps of other sizes are averaged to 6x6 before fc6;
     with `dense` fc6 to head move over them and the logits of all positions are averaged.
     `stem="cifar"`, for 28 to 64 pixels: conv1 is 3x3 of stride 1, fc6 sees 1x1 maps, fc6 and fc7
     are 1024 wide. Taps: conv1 to conv5, pool5, fc6, fc7.
-
-    Raises:
-      UserError: an unknown stem.
     """
 
     widths: tuple[int, ...] = (96, 256, 384, 384, 256)  # fig. 3
-    stem: str = "imagenet"
-    num_classes: int = 1000
-    dropout: float = 0.5  # sec. 3
+    stem: Stem = "imagenet"
+    num_classes: Classes = 1000
+    dropout: Rate = 0.5  # sec. 3
     dense: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
+    @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.stem not in STEMS:
-            raise UserError(did_you_mean("stem", self.stem, STEMS))
         size1, stride1, padding1, padding2, side, hidden = STEMS[self.stem]
         init = nn.initializers.normal(0.01)  # sec. 3; biases 0
         conv = partial(Conv, kernel_init=init, dtype=self.dtype)
@@ -76,7 +73,7 @@ zeiler = partial(
 # fmt: off
 VARIANTS = (
     zeiler("zfnet", ZFNet, "AlexNet with finer first layers and one tower",
-           "fig. 3", 62_357_608, 1_168_032_896),
+           "fig. 3", params=62_357_608, macs=1_168_032_896),
     zeiler("zfnet_512", partial(ZFNet, (96, 256, 512, 1024, 512)), "ZFNet with 512-1024-512 maps in layers 3 to 5",
-           "table 2", 107_627_624, 2_476_704_896),
+           "table 2", params=107_627_624, macs=2_476_704_896),
 )

@@ -17,22 +17,22 @@ EVERY_EPOCH = Schedule(kind="exponential", factor=0.98, every=1)
 RECIPES = {
     # Version 1 gives RMSProp, "very little or no weight decay" on depthwise filters, neither label smoothing nor side
     # heads, and crops that are not too small (the 30% are ours); rate, batch and decay are version 2's.
-    "mobilenet_v1_100_imagenet": imagenet(
-        "mobilenet_v1_100",
+    "mobilenet_100_imagenet": imagenet(
+        "mobilenet_100",
         epochs=300,
         batch_size=96,
         optimizer=replace(RMSPROP, decay_on="kernels_but_depthwise"),
         schedule=EVERY_EPOCH,
         augment=replace(ANY_CROP, crop_scale=(0.3, 1.0)),
     ),
-    "mobilenet_v2_100_imagenet": imagenet(
-        "mobilenet_v2_100",
+    "mobilenetv2_100_imagenet": imagenet(
+        "mobilenetv2_100",
         epochs=300,
         batch_size=96,
         optimizer=RMSPROP,
         schedule=EVERY_EPOCH,
         augment=ANY_CROP,
     ),
-    "mobilenet_v1_100_mnist": digits("mobilenet_v1_100"),
-    "mobilenet_v2_100_mnist": digits("mobilenet_v2_100"),
+    "mobilenet_100_mnist": digits("mobilenet_100"),
+    "mobilenetv2_100_mnist": digits("mobilenetv2_100"),
 }

@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 from cnn_jax.compilation import jit_once
 from cnn_jax.data.engines import Batch, gather
 from cnn_jax.data.loaders import Loader
-from cnn_jax.errors import UserError, first_line
 from cnn_jax.sharding import replicated, state_shardings
 from cnn_jax.training.program import Program
 from cnn_jax.training.state import TrainState
@@ -30,14 +29,7 @@ def abstract_state(program: Program, mesh: Mesh | None = None, fully_sharded: bo
     Raises:
       UserError: an option that the network does not have, or a size of images that it does not take.
     """
-    try:
-        state = jax.eval_shape(*_init(program))
-    except UserError:
-        raise
-    except Exception as error:  # a map shrank below a pixel, or a layer met a size it was not made for
-        height, width = program.size
-        model = program.config.model
-        raise UserError(f"{model} does not take {height}x{width} images ({first_line(error)})") from error
+    state = jax.eval_shape(*_init(program))
     if mesh is None:
         return state
     places = state_shardings(mesh, state, fully_sharded)

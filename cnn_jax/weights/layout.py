@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from cnn_jax.errors import UserError, did_you_mean, first_line
 from cnn_jax.models import create_model, model_info
 from cnn_jax.models.structure import structure
-from cnn_jax.weights.names import aliases_for, table_for
+from cnn_jax.weights.names import BGR, aliases_for, table_for
 
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 Path = tuple[str, ...]
@@ -25,11 +25,12 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Entry:
-    """One variable: its state-dict key, its shape there, and its shape here."""
+    """One variable: its state-dict key, its shape there, its shape here, and whether the inputs stand the other way."""
 
     key: str
     theirs: tuple[int, ...]
     ours: tuple[int, ...]
+    turned: bool = False
 
     def admits(self, shape: tuple[int, ...]) -> bool:
         """Whether an array of that shape holds this variable: as it is there, flattened, or as a convolution."""
@@ -44,11 +45,13 @@ class Entry:
         if len(self.ours) > 1:
             *window, inputs, outputs = self.ours
             array = np.moveaxis(array.reshape(outputs, inputs, *window), (0, 1), (-1, -2))
+        array = array[..., ::-1, :] if self.turned else array
         return jnp.asarray(array, jnp.float32)
 
     def save(self, value: jax.Array) -> np.ndarray:
         """The way back, exact."""
         array = np.asarray(value)
+        array = array[..., ::-1, :] if self.turned else array
         if len(self.ours) > 1:
             array = np.moveaxis(array, (-1, -2), (0, 1))
         return np.ascontiguousarray(array.reshape(self.theirs))
@@ -67,7 +70,7 @@ def import_state_dict(
     `state_dict` maps the keys of torchvision or timm (whichever of the card's `references` fits
     best, or the one given) to arrays in PyTorch's layout; read_state_dict reads one from a file.
     Keys may begin with "module.", "_orig_mod." or "model."; num_batches_tracked is ignored; image
-    channels are the file's.
+    channels are the file's, in the order red, green, blue also where the file has Caffe's.
 
     Without `num_classes` the network has as many as the file. With another number everything but
     the head is taken, the head is drawn from `key` (jax.random.key(0) if none) and a warning
@@ -80,45 +83,69 @@ def import_state_dict(
       UserError: the network has no reference, or keys are missing, surplus or misshapen, or
         values are no arrays of real numbers.
     """
-    info = model_info(name)
-    candidates = _references(name, reference)
     given = _arrays(state_dict)
     shaping = {k: v for k, v in options.items() if k not in ("aux", "num_classes")}
-    fits = []
-    for candidate in candidates:
-        renamed = _current_names(given, candidate)
-        entries = _entries(name, candidate, shaping)
-        fits.append((sum(entry.key in renamed for entry in entries.values()), candidate, renamed, entries))
-    _, reference, arrays, entries = max(fits, key=itemgetter(0))
+    reference, arrays, entries = _chosen(name, reference, given, shaping)
+    entries, classes = _shaped(name, reference, arrays, entries, shaping, may_lack_head="num_classes" in options)
+    _check(arrays, entries, f"{reference} ({name})")
+    values = {path: entry.load(arrays[entry.key]) for path, entry in entries.items()}
+    return unflatten_dict(_refitted(name, values, classes, key, options))
 
-    # The file's own number of classes and channels.
+
+def _chosen(
+    name: str, reference: str | None, given: dict[str, np.ndarray], shaping: dict
+) -> tuple[str, dict[str, np.ndarray], dict[Path, Entry]]:
+    """The reference that knows most of the keys, the arrays by its names of today, and the variables there."""
+    fits = []
+    for candidate in _references(name, reference):
+        arrays, entries = _current_names(given, candidate), _entries(name, candidate, shaping)
+        fits.append((sum(entry.key in arrays for entry in entries.values()), candidate, arrays, entries))
+    return max(fits, key=itemgetter(0))[1:]
+
+
+def _shaped(
+    name: str,
+    reference: str,
+    arrays: dict[str, np.ndarray],
+    entries: dict[Path, Entry],
+    shaping: dict,
+    *,
+    may_lack_head: bool,
+) -> tuple[dict[Path, Entry], int]:
+    """The entries for the file's own classes and channels of images, without heads that it lacks; and those classes."""
+    info = model_info(name)
     head = next((arrays[e.key] for path, e in entries.items() if "head" in path and e.key in arrays), None)
     classes = head.shape[0] if head is not None and head.ndim else info.num_classes
     stem = arrays.get(entries[_first_kernel(name)].key)
     channels = stem.shape[1] if stem is not None and stem.ndim == 4 else info.input_size[2]
     if (classes, channels) != (info.num_classes, info.input_size[2]):
         entries = _entries(name, reference, shaping | {"num_classes": classes}, channels)
-    if head is None and "num_classes" in options:
+    if head is None and may_lack_head:
         classes = 0
         entries = {path: e for path, e in entries.items() if "head" not in path}
-    wanted = options.get("num_classes", classes)
     if not any(e.key in arrays for path, e in entries.items() if _is_aux(path)):
         entries = {path: e for path, e in entries.items() if not _is_aux(path)}
-    _check(arrays, entries, f"{reference} ({name})")
+    return entries, classes
 
-    values = {path: entry.load(arrays[entry.key]) for path, entry in entries.items()}
+
+def _refitted(
+    name: str, values: dict[Path, jax.Array], classes: int, key: jax.Array | None, options: dict
+) -> dict[Path, jax.Array]:
+    """The values with the head that is asked for: the file's, none, or a new one, of which a warning tells."""
+    wanted = options.get("num_classes", classes)
     if options.get("aux") is False or wanted == 0:
         values = {path: value for path, value in values.items() if not _is_aux(path)}
-    if wanted != classes:
-        new = f"the head for {wanted} is newly drawn" if wanted else "the head is left out"
-        warnings.warn(f"{name}: the weights are for {classes} classes; {new}", stacklevel=2)
-        values = {path: value for path, value in values.items() if "head" not in path}
-    if wanted not in (0, classes):
-        model = create_model(name, **options)
-        image = jnp.zeros((1, *info.input_size[:2], channels))
+    if wanted == classes:
+        return values
+    new = f"the head for {wanted} is newly drawn" if wanted else "the head is left out"
+    warnings.warn(f"{name}: the weights are for {classes} classes; {new}", stacklevel=3)
+    values = {path: value for path, value in values.items() if "head" not in path}
+    if wanted:
+        model, size = create_model(name, **options), model_info(name).input_size
+        image = jnp.zeros((1, *size[:2], values[_first_kernel(name)].shape[-2]))
         drawn = jax.jit(lambda k: model.init(k, image, train=False))(jax.random.key(0) if key is None else key)
         values |= {path: value for path, value in flatten_dict(drawn).items() if "head" in path}
-    return unflatten_dict(values)
+    return values
 
 
 def export_state_dict(
@@ -226,7 +253,8 @@ def _entries(name: str, reference: str, options: Mapping, channels: int | None =
             axes = axes[0] if axes else len(leaf.shape)
             window = [*window, 1, 1][:2]
             theirs = (outputs, inputs, *window) if axes == 4 else (outputs, inputs * math.prod(window))
-        entries[path] = Entry(f"{target}.{LEAVES[path[-1]]}", theirs, leaf.shape)
+        turned = reference in BGR and path == _first_kernel(name)
+        entries[path] = Entry(f"{target}.{LEAVES[path[-1]]}", theirs, leaf.shape, turned)
     return entries
 
 

@@ -14,6 +14,8 @@ from cnn_jax.weights.names.table import Table
 
 # Keyed by a glob over a card's references; the first that matches counts.
 TABLES: dict[str, Table] = sequential.TABLES | inception.TABLES | residual.TABLES | mobile.TABLES | cells.TABLES
+# Their first kernels see blue, green, red, as Caffe's images are; ours see red, green, blue.
+BGR = ("pretrainedmodels.bninception",)
 
 
 def table_for(reference: str) -> Table:
