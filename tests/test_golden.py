@@ -23,7 +23,7 @@ BY_REFERENCE = {reference: name for name in list_models() for reference in model
 
 LARGE = (  # half a minute and more each; the first four have a sibling among the others
     "torchvision.vgg16_bn", "torchvision.wide_resnet50_2", "timm.seresnet50", "timm.inception_v4",
-    "timm.legacy_senet154", "timm.inception_resnet_v2",
+    "timm.legacy_senet154", "timm.inception_resnet_v2", "timm.senet154",
 )  # fmt: skip
 # Their logits are compared in the fast tests; their gradients come by the same layers as a cheaper network's.
 SIBLINGS = {
