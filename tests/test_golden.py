@@ -23,7 +23,7 @@ BY_REFERENCE = {reference: name for name in list_models() for reference in model
 
 LARGE = (  # half a minute and more each; the first four have a sibling among the others
     "torchvision.vgg16_bn", "torchvision.wide_resnet50_2", "timm.seresnet50", "timm.inception_v4",
-    "timm.legacy_senet154", "timm.inception_resnet_v2", "timm.nasnetalarge", "timm.pnasnet5large",
+    "timm.legacy_senet154", "timm.inception_resnet_v2", "timm.nasnetalarge", "timm.pnasnet5large", "timm.senet154",
 )  # fmt: skip
 # Small, and of 64 pixels, but others of their family are among the fast tests.
 FURTHER = (

@@ -54,6 +54,9 @@ RESIDUAL = {
     "inception_resnet_v1": (21, range(1, 22)),
     "inception_resnet_v2": (40, range(1, 41)),
     "mobilenetv2_100": (17, (3, 5, 6, 8, 9, 10, 12, 13, 15, 16)),
+    "mobilenet_v3_large": (15, (1, 3, 5, 6, 8, 9, 10, 12, 14, 15)),
+    "mnasnet1_0": (17, (3, 4, 6, 7, 9, 10, 12, 14, 15, 16)),
+    "xception41": (12, range(1, 13)),
 }
 
 
