@@ -208,6 +208,15 @@ REMATTED = {
     "densenet121": "stage1_layer1",
     "mobilenet_025": "stage1_block1",
     "mobilenetv2_035": "stage1_block1",
+    "squeezenet1_1": "fire2",
+    "shufflenet_v1_g3": "stage2_block1",
+    "shufflenet_v2_x0_5": "stage2_block1",
+    "mobilenet_v3_small": "stage1_block1",
+    "mnasnet0_5": "stage1_block1",
+    "dpn68": "stage1_block1",
+    "nasnetamobile": "stage1_cell1",
+    "pnasnet5large": "stage1_cell1",
+    "xception41": "block1",
 }
 
 
