@@ -33,7 +33,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 # Training images, classes and channels of each data set: Russakovsky 2014 (1409.0575), table 2; Krizhevsky 2009.
 SETS = {"imagenet2012": (1_281_167, 1000, 3), "cifar10": (50_000, 10, 3), "mnist_5k": (4_000, 10, 1)}
 DIGITS = [name for name, recipe in RECIPES.items() if recipe.dataset == "mnist_5k"]
-BRANCHED = ("googlenet", "inception", "bn_inception", "xception")  # their programs take long to compile
+# Their programs take long to compile.
+BRANCHED = ("googlenet", "inception", "bn_inception", "xception", "mobilenet", "seresnet")
 
 
 def program(recipe):
