@@ -74,7 +74,18 @@ def test_every_name_table_gives_each_variable_a_key_of_its_own(name):
         assert len(export_state_dict(name, variables, reference=reference)) == leaves + norms
 
 
-@pytest.mark.parametrize("name", [name for name in with_option("stem") if model_info(name).input_size[0] > 64])
+def smallest_of_each_class(names):
+    """`names`, all but the one with the fewest parameters of each class as slow tests: the layers are the same."""
+    fast: dict = {}
+    for name in sorted(names, key=lambda name: model_info(name).params):
+        fast.setdefault(type(create_model(name)), name)
+    return [name if name in fast.values() else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+LARGE_STEMS = [name for name in with_option("stem") if model_info(name).input_size[0] > 64]
+
+
+@pytest.mark.parametrize("name", smallest_of_each_class(LARGE_STEMS))
 def test_the_cifar_stem_and_the_common_options_go_together_at_28_pixels(name):
     """Grey images, squeeze-and-excitation and rematerialisation at once, where the network has them."""
     options = {"stem": "cifar", "num_classes": 10}
