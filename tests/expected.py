@@ -61,6 +61,8 @@ EXPECTED = {
         "source": "facenet_pytorch.InceptionResnetV1 (8631 classes, 160 px, counted by hooks)"},
     "inception_resnet_v2": {"params": 55_843_464, "macs": 13_155_794_016,
         "source": "timm.inception_resnet_v2"},
+    "inception_resnet_v2_fig15": {"params": 32_433_928, "macs": 9_257_953_632,
+        "source": "the paper's layers built in PyTorch"},
     "inception_v3": {"params": 23_834_568, "macs": 5_713_216_096,
         "source": "torchvision.inception_v3"},
     "inception_v4": {"params": 42_679_816, "macs": 12_253_974_624,

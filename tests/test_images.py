@@ -24,6 +24,7 @@ SMALLEST = {
     "inception_v3": 75,
     "inception_v4": 75,
     "inception_resnet_v2": 75,
+    "inception_resnet_v2_fig15": 75,
     "densenet121": 29,
 }
 

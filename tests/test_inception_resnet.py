@@ -54,6 +54,18 @@ def test_v2_has_the_released_widths():
     assert taps == {n: (s, s, c) for n, s, c in zip(names, sizes, channels, strict=True)}
 
 
+def test_the_printed_v2_has_the_widths_and_counts_of_the_figures():
+    """Fig. 3 to 384 channels, then 5, 10 and 5 blocks (fig. 15), all scaled and activated (fig. 16, 17, 19)."""
+    taps = structure(create_model("inception_resnet_v2_fig15"), (299, 299, 3)).taps
+    names = ("conv_2b", "mixed_3a", "mixed_4a", "mixed_5a", "block35", "mixed_6a", "block17", "mixed_7a", "block8")
+    sizes = (147, 73, 71, 35, 35, 17, 17, 8, 8)
+    channels = (64, 160, 192, 384, 384, 1152, 1152, 2144, 2144)
+    assert taps == {n: (s, s, c) for n, s, c in zip(names, sizes, channels, strict=True)}
+    found = blocks("inception_resnet_v2_fig15")
+    assert [sum(b.startswith(kind) for b in found) for kind in ("block35_", "block17_", "block8_")] == [5, 10, 5]
+    assert set(found.values()) == {(scale, nn.relu) for scale in (0.17, 0.10, 0.20)}
+
+
 def test_a_block_adds_the_scaled_projection_to_its_input():
     block = ResidualInception(((Unit("one", 4),), (Unit("three_reduce", 3), Unit("three", 5, 3))), scale=0.2)
     x = np.random.default_rng(0).standard_normal((2, 5, 5, 6)).astype(np.float32)

@@ -1,11 +1,13 @@
 """Inception-ResNet: Szegedy, Ioffe, Vanhoucke & Alemi, "Inception-v4, Inception-ResNet and the Impact
 of Residual Connections on Learning" (1602.07261), sec. 3.2 and 3.3.
 
-Both nets are those of published weights. `inception_resnet_v2` (TF-slim's, as timm carries it)
-has 10, 20 and 10 blocks with the stem of Inception v3, not fig. 15's 5, 10 and 5 with the stem of
-v4, and its own widths. `inception_resnet_v1` is FaceNet's by David Sandberg, as facenet_pytorch
-carries it: fig. 15 with a 512-d embedding and a sixth block C. FaceNet's own paper (1503.03832)
-has no such net. In both the last block C is neither scaled nor activated.
+`inception_resnet_v2` is that of the published weights (TF-slim's, as timm carries it): 10, 20 and 10
+blocks with the stem of Inception v3, and its own widths. `inception_resnet_v2_fig15` is the paper's of
+that name: 5, 10 and 5 blocks with the stem of v4; where fig. 17 and 19 print 1154 and 2048 channels, which
+no sum with theirs can have, it has the 1152 and 2144 that fig. 7 and 18 make. `inception_resnet_v1` is
+FaceNet's by David Sandberg, as facenet_pytorch carries it: fig. 15 with a 512-d embedding and a sixth
+block C; FaceNet's own paper (1503.03832) has no such net. In the nets with weights the last block C is neither
+scaled nor activated.
 """
 
 from collections.abc import Callable
@@ -37,15 +39,20 @@ from cnn_jax.layers import (
 from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
 from cnn_jax.models.images import takes_images
+from cnn_jax.models.inception_v4 import stem_modules
 
 
 class Stage(NamedTuple):
-    """`count` residual blocks of these branches, or with count 0 one plain module."""
+    """`count` residual blocks of these branches, or with count 0 one plain module.
+
+    `bare`: the last block is neither scaled nor activated, as in the released nets.
+    """
 
     name: str
     chains: tuple[Chain, ...]
     count: int = 0
     scale: float = 1.0
+    bare: bool = False
 
 
 def double(a: int, b: int, c: int) -> Chain:
@@ -92,12 +99,25 @@ def stages_v1(padding: int) -> tuple[Stage, ...]:
         Stage("mixed_6a", reduction_a(192, 192, 256, padding)),
         Stage("block17", ((Unit("one", 128),), seven(128, 128, 128)), 10, 0.10),
         Stage("mixed_7a", reduction_b(256, 256, 256, padding)),
-        Stage("block8", ((Unit("one", 192),), three(192, 192, 192)), 6, 0.20),
+        Stage("block8", ((Unit("one", 192),), three(192, 192, 192)), 6, 0.20, bare=True),
     )
 
 
-def stages_v2(padding: int) -> tuple[Stage, ...]:
-    """Fig. 16 to 19 with the released widths; `padding` is that of the reductions."""
+def stages_v2(padding: int, counts: tuple[int, int, int], *, bare: bool) -> tuple[Stage, ...]:
+    """Fig. 16 to 19; `padding` is that of the reductions, `counts` are of blocks A, B and C."""
+    a, b, c = counts
+    block35 = (Unit("one", 32),), (Unit("three_reduce", 32), Unit("three", 32, 3)), double(32, 48, 64)
+    return (
+        Stage("block35", block35, a, 0.17),
+        Stage("mixed_6a", reduction_a(256, 256, 384, padding)),
+        Stage("block17", ((Unit("one", 192),), seven(128, 160, 192)), b, 0.10),
+        Stage("mixed_7a", reduction_b(288, 288, 320, padding)),
+        Stage("block8", ((Unit("one", 192),), three(192, 224, 256)), c, 0.20, bare),
+    )
+
+
+def released_v2(padding: int) -> tuple[Stage, ...]:
+    """A module of Inception v3's kind in front, which fig. 15 does not have, and twice its blocks."""
     average = partial(avg_pool, window=3, stride=1, padding=1, count_include_pad=False)
     entry = (
         (Unit("one", 96),),
@@ -105,15 +125,13 @@ def stages_v2(padding: int) -> tuple[Stage, ...]:
         double(64, 96, 96),
         (average, Unit("pool_proj", 64)),
     )
-    block35 = (Unit("one", 32),), (Unit("three_reduce", 32), Unit("three", 32, 3)), double(32, 48, 64)
-    return (
-        Stage("mixed_5b", entry),
-        Stage("block35", block35, 10, 0.17),
-        Stage("mixed_6a", reduction_a(256, 256, 384, padding)),
-        Stage("block17", ((Unit("one", 192),), seven(128, 160, 192)), 20, 0.10),
-        Stage("mixed_7a", reduction_b(288, 288, 320, padding)),
-        Stage("block8", ((Unit("one", 192),), three(192, 224, 256)), 10, 0.20),
-    )
+    return Stage("mixed_5b", entry), *stages_v2(padding, (10, 20, 10), bare=True)
+
+
+def printed_v2(padding: int) -> tuple[Stage, ...]:
+    """Fig. 15 with the stem of fig. 3 from its first fork on; scales are the released net's (sec. 3.3: 0.1 to 0.3)."""
+    stem = (Stage(name, chains) for name, chains in stem_modules(padding).items())
+    return *stem, *stages_v2(padding, (5, 10, 5), bare=False)
 
 
 class ResidualInception(nn.Module):
@@ -145,17 +163,17 @@ class InceptionResNet(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the features.
 
     `stages(padding)` are the modules after the stem, whose last layer is a convolution to `entry`
-    channels, or a max pool where that is 0. After the stages `width` gives a last 1x1, and
-    `embedding` a linear layer with batch norm, and `dropout` acts before it and not before the classifier: then
-    `num_classes=0` gives this embedding, before any L2 normalisation. `stem`: "imagenet", or "cifar", whose first
-    convolution has stride 1 and where everything is padded (for 28 to 64 pixels). `se_reduction`
-    gates every module, the residual ones before the addition (1709.01507, fig. 2 and 3).
-    `stochastic_depth` is the last residual block's rate, see depth_rates. Taps: conv_2b, conv_4a,
-    every stage, and conv_7b or embedding.
+    channels, a max pool where that is 0, or its third convolution where it is None. After the stages
+    `width` gives a last 1x1, and `embedding` a linear layer with batch norm, and `dropout` acts before it
+    and not before the classifier: then `num_classes=0` gives this embedding, before any L2 normalisation.
+    `stem`: "imagenet", or "cifar", whose first convolution has stride 1 and where everything is padded (for
+    28 to 64 pixels). `se_reduction` gates every module, the residual ones before the addition (1709.01507,
+    fig. 2 and 3). `stochastic_depth` is the last residual block's rate, see depth_rates. Taps: conv_2b,
+    conv_4a, every stage, and conv_7b or embedding.
     """
 
     stages: Callable[[int], tuple[Stage, ...]]
-    entry: int = 0
+    entry: int | None = 0
     width: int = 0
     embedding: int = 0
     stem: Stem = "imagenet"
@@ -176,14 +194,15 @@ class InceptionResNet(Checked):
         x = conv(32, 3, stride, padding, name="conv_1a")(x, train=train)
         x = conv(32, 3, 1, padding, name="conv_2a")(x, train=train)
         x = tap(self, "conv_2b", conv(64, 3, 1, 1, name="conv_2b")(x, train=train))
-        x = max_pool(x, 3, 2, padding)
-        x = conv(80, 1, name="conv_3b")(x, train=train)
-        x = tap(self, "conv_4a", conv(192, 3, 1, padding, name="conv_4a")(x, train=train))
-        x = (
-            conv(self.entry, 3, 2, padding, name="conv_4b")(x, train=train)
-            if self.entry
-            else max_pool(x, 3, 2, padding)
-        )
+        if self.entry is not None:
+            x = max_pool(x, 3, 2, padding)
+            x = conv(80, 1, name="conv_3b")(x, train=train)
+            x = tap(self, "conv_4a", conv(192, 3, 1, padding, name="conv_4a")(x, train=train))
+            x = (
+                conv(self.entry, 3, 2, padding, name="conv_4b")(x, train=train)
+                if self.entry
+                else max_pool(x, 3, 2, padding)
+            )
 
         residual = partial(ResidualInception, se=se, conv=conv, dtype=self.dtype)
         stages = self.stages(padding)
@@ -192,8 +211,8 @@ class InceptionResNet(Checked):
             if not stage.count:
                 x = call_block(Inception(stage.chains, se, conv, name=stage.name), x, train=train, remat=self.remat)
             for j in range(1, stage.count + 1):
-                last = stage is stages[-1] and j == stage.count
-                scale, act = (1.0, None) if last else (stage.scale, nn.relu)
+                bare = stage.bare and j == stage.count
+                scale, act = (1.0, None) if bare else (stage.scale, nn.relu)
                 block = residual(stage.chains, scale, act, next(rates), name=f"{stage.name}_{j}")
                 x = call_block(block, x, train=train, remat=self.remat)
             x = tap(self, stage.name, x)
@@ -222,8 +241,12 @@ VARIANTS = (
             "sec. 3.2, fig. 15", params=27_910_327, macs=1_422_081_376, input_size=(160, 160, 3),
             std=(128 / 255, 128 / 255, 128 / 255), crop=1.0, num_classes=8631,
             references=("facenet_pytorch.InceptionResnetV1",)),
-    szegedy("inception_resnet_v2", partial(InceptionResNet, stages_v2, width=1536),
+    szegedy("inception_resnet_v2", partial(InceptionResNet, released_v2, width=1536),
             "residual Inception modules, as released; images in [-1, 1]",
             "sec. 3.2, fig. 15", params=55_843_464, macs=13_155_794_016, input_size=(299, 299, 3), std=HALF,
             interpolation="bicubic", crop=0.8975, references=("timm.inception_resnet_v2",)),
+    szegedy("inception_resnet_v2_fig15", partial(InceptionResNet, printed_v2, entry=None),
+            "the paper's schema: Inception-v4's stem and half of the released blocks; images in [-1, 1]",
+            "sec. 3.2, fig. 3 and 15 to 19", params=32_433_928, macs=9_257_953_632, input_size=(299, 299, 3), std=HALF,
+            interpolation="bicubic", crop=0.8975),
 )
