@@ -6,6 +6,7 @@ import pytest
 from cnn_jax import RECIPES, UserError
 from cnn_jax.recipes import Optimizer, Schedule
 from cnn_jax.recipes.configuration import differences, flatten, override, read_json, to_json
+from cnn_jax.recipes.recipe import ModelOptions
 
 
 def test_differences_name_each_field():
@@ -50,6 +51,7 @@ def test_lists_of_numbers_and_of_names_are_read_back():
         RECIPES["lenet5_modern"],
         remat=("stage1*", "head"),
         start_layers=(),
+        model_options=ModelOptions(se_reduction=16, batch_norm={"frozen": ["stem*"]}),
         optimizer=Optimizer(betas=(0.8, 0.9), epsilon=0.5),
         schedule=Schedule(kind="step", boundaries=(1.5, 2.0)),
     )

@@ -14,6 +14,7 @@ from cnn_jax.compilation import jit_once
 from cnn_jax.data.order import Timeline
 from cnn_jax.models import lenet
 from cnn_jax.recipes import RECIPES, Optimizer, Recipe
+from cnn_jax.recipes.recipe import ModelOptions
 from cnn_jax.training.program import Program, start_from
 from cnn_jax.training.step import eval_step, train_step
 
@@ -42,6 +43,24 @@ def test_every_word_of_a_recipe_reaches_the_network():
     assert (model.stem, model.dropout, model.stochastic_depth, model.zero_init) == ("cifar", 0.3, 0.2, True)
     assert (model.remat, model.dtype, model.num_classes) == (("stage1*",), jnp.bfloat16, 10)
     assert (model.norm().group_size, model.norm().momentum) == (4, 0.99)
+
+
+def test_options_of_the_network_reach_it_and_are_checked_as_create_model_does():
+    given = {"shortcut": "A", "se_reduction": 16, "batch_norm": {"frozen": ["stem*"], "unbiased": True}}
+    made = program(Recipe(model="resnet18", bn_momentum=0.99, model_options=ModelOptions(given)))
+    model, norm = made.model, made.model.norm()
+    assert (model.shortcut, model.se_reduction, model.num_classes) == ("A", 16, 10)
+    assert (norm.frozen, norm.unbiased, norm.momentum) == (("stem*",), True, 0.99)
+    assert isinstance(hash(made), int)  # a step's static argument
+    assert made.flops != replace(made, config=replace(made.config, model_options=ModelOptions())).flops
+    for options, message in (
+        ({"shortcut": "Q"}, "unknown shortcut 'Q'"),
+        ({"shortcutt": "A"}, "did you mean shortcut"),
+        ({"norm": 3}, "norm must be"),
+        ({"se_reduction": [1]}, "se_reduction must be"),
+    ):
+        with pytest.raises(UserError, match=message):
+            _ = program(Recipe(model="resnet18", model_options=ModelOptions(options))).model
 
 
 def test_an_option_that_the_network_lacks_is_told():

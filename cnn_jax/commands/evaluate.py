@@ -26,6 +26,7 @@ from cnn_jax.recipes.configuration import override, read_json
 from cnn_jax.storage import place
 from cnn_jax.tables import aligned
 from cnn_jax.training.checkpoint import load_variables
+from cnn_jax.training.program import network_options
 from cnn_jax.weights import import_state_dict, read_state_dict
 
 WORST = 5  # classes that are shown
@@ -67,7 +68,7 @@ def evaluate_command(
         variables = load_variables(folder, "latest")
         dataset, split = dataset or config.dataset, split or config.test_split
         data_dir, image_size = data_dir or config.data_dir, image_size or config.image_size
-        options = {"dtype": jnp.dtype(config.dtype)} | ({} if config.stem is None else {"stem": config.stem})
+        options = {"dtype": jnp.dtype(config.dtype)} | network_options(config)
     else:
         assert weights is not None
         variables, options = import_state_dict(name, read_state_dict(weights)), {}

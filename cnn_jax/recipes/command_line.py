@@ -1,6 +1,7 @@
 """From a command line and JSON files to a recipe, without importing JAX."""
 
 import difflib
+import json
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,7 @@ from cnn_jax import storage
 from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.recipes import DEFAULT_RECIPE, RECIPES, Recipe
 from cnn_jax.recipes.configuration import override, read_json
-from cnn_jax.recipes.recipe import check, check_range
+from cnn_jax.recipes.recipe import ModelOptions, check, check_range
 from cnn_jax.tables import aligned
 
 PROG = "train.py"
@@ -105,7 +106,26 @@ def parse(argv: Sequence[str]) -> Command:
         shown = _command([word for word in argv if word not in HELP])
     except UserError:
         shown = Command(RECIPES[DEFAULT_RECIPE])
-    return tyro.cli(Command, args=["--help"], default=shown, prog=PROG)
+    return tyro.cli(Command, args=["--help"], default=shown, prog=PROG, registry=_registry())
+
+
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    """How --help shows a JSON object, of which tyro knows nothing."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def json_object(kind: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+        if kind.type is not ModelOptions:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="JSON",
+            instance_from_str=lambda words: ModelOptions(json.loads(words[0])),
+            is_instance=lambda value: isinstance(value, ModelOptions),
+            str_from_instance=lambda value: [json.dumps(value)],
+        )
+
+    return registry
 
 
 def recipe_table() -> str:
@@ -230,6 +250,11 @@ def _converted(hint: Any, words: list[str]) -> Any:
         return None if word == "None" else _converted(get_args(hint)[0], words)
     if get_origin(hint) is Literal:
         return get_args(hint)[get_args(hint).index(word)]
+    if hint is ModelOptions:
+        value = json.loads(word)  # its error is a ValueError
+        if not isinstance(value, dict):
+            raise ValueError
+        return value
     value = hint(word)
     if hint is float and not math.isfinite(value):
         raise ValueError
@@ -246,7 +271,13 @@ def _kind(hint: Any) -> str:
         return _kind(arguments[0]) + ("" if arguments[0] in (str, Path) else " or None")
     if get_origin(hint) is Literal:
         return f"one of {', '.join(arguments)}"
-    return {int: "a whole number", float: "a finite number", str: "one word or quoted text", Path: "one path"}[hint]
+    return {
+        int: "a whole number",
+        float: "a finite number",
+        str: "one word or quoted text",
+        Path: "one path",
+        ModelOptions: """one quoted JSON object such as '{"se_reduction": 16}'""",
+    }[hint]
 
 
 def _meant(words: Iterable[str], known: Iterable[str]) -> str:

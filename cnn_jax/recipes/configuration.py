@@ -8,7 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cnn_jax import storage
 from cnn_jax.errors import UserError, did_you_mean
-from cnn_jax.recipes.recipe import Recipe, check
+from cnn_jax.recipes.recipe import ModelOptions, Recipe, check
 
 LARGEST = 1e300  # of a number in a configuration; every field has a smaller bound of its own
 
@@ -63,6 +63,9 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
         return tuple(_converted(one, item, name) for one in value)
     if get_origin(hint) in (UnionType, Union):  # str | None, Literal[...] | None
         return None if value is None else _converted(value, get_args(hint)[0], name)
+    if hint is ModelOptions:
+        check(isinstance(value, dict), name, json.dumps(value)[:60], 'an object such as {"se_reduction": 16}')
+        return ModelOptions(value)
     kinds, right = {
         float: (int | float, "a number"),
         int: (int | float, "a whole number"),

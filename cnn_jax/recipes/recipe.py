@@ -1,8 +1,9 @@
 """What a recipe says, and what it may not say."""
 
+import json
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from cnn_jax.errors import UserError
 
@@ -198,6 +199,16 @@ class Augment:
         check_range("augment.cutmix", self.cutmix, 0)
 
 
+class ModelOptions(dict[str, Any]):
+    """Options of create_model by name, as JSON has them; not to be changed, since a recipe is a key."""
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self, sort_keys=True))
+
+
+OWN = ("stem", "dropout", "stochastic_depth", "zero_init", "remat", "dtype")  # options that are a recipe's own fields
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides a run's result."""
@@ -208,6 +219,9 @@ class Recipe:
     """cifar: the network's form for images of 28 to 64 pixels; its own form if not given."""
     image_size: int | None = None
     """Pixels a side that images are brought to; the network's own size if not given."""
+    model_options: ModelOptions = field(default_factory=ModelOptions)
+    """Other options of the network as a JSON object, such as {"shortcut": "A", "se_reduction": 16}; create_model
+    checks them. Lists are tuples there."""
     dataset: str = "mnist_5k"
     """mnist_5k, a TFDS set (name or name:version), folder:DIR, a file.npz, or synthetic:HxWxCLASSES."""
     train_split: str = "train"
@@ -280,6 +294,9 @@ class Recipe:
         check(
             self.batch_size % parts == 0, "batch-size", self.batch_size, f"a multiple of optimizer.accumulate={parts}"
         )
+        for option in self.model_options:
+            check(option not in OWN, f"model-options.{option}", "here", f"given as --{option.replace('_', '-')}")
+            check(option != "num_classes", "model-options.num_classes", "here", "left to the data set")
         if self.image_size is not None:
             check_range("image-size", self.image_size, 1, 4096)
         check_range("validation", self.validation, 0, 0.9)

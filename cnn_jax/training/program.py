@@ -61,16 +61,16 @@ class Program:
     def _model(self, **batch_norm) -> nn.Module:
         config = self.config
         given: dict[str, Any] = {
-            "stem": config.stem,
             "dropout": config.dropout,
             "stochastic_depth": config.stochastic_depth or None,
             "zero_init": config.zero_init or None,
             "remat": config.remat or None,
         }
         own = {"group_size": config.bn_group_size, "momentum": config.bn_momentum}
-        batch_norm = {name: value for name, value in own.items() if value is not None} | batch_norm
-        given["batch_norm"] = batch_norm or None
-        options = {name: value for name, value in given.items() if value is not None}
+        options = network_options(config) | {name: value for name, value in given.items() if value is not None}
+        own = {name: value for name, value in own.items() if value is not None} | batch_norm
+        if own:
+            options["batch_norm"] = options.get("batch_norm", {}) | own
         return create_model(config.model, num_classes=self.classes, dtype=jnp.dtype(config.dtype), **options)
 
     @cached_property
@@ -129,9 +129,20 @@ class Program:
     @cached_property
     def flops(self) -> int:
         """Floating-point operations of a training step for one image, by custom: 2 a multiply-add, 3 times forward."""
-        stem = {} if self.config.stem is None else {"stem": self.config.stem}
-        model = create_model(self.config.model, num_classes=self.classes, **stem)
+        model = create_model(self.config.model, num_classes=self.classes, **network_options(self.config))
         return 3 * 2 * structure(model, (*self.size, self.channels)).macs
+
+
+def network_options(config: Recipe) -> dict[str, Any]:
+    """Options of create_model that decide a recipe's network, its layers and what they compute in evaluation."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list):
+            return tuple(map(plain, value))
+        return {key: plain(part) for key, part in value.items()} if isinstance(value, dict) else value
+
+    stem = {} if config.stem is None else {"stem": config.stem}
+    return stem | {name: plain(value) for name, value in config.model_options.items()}
 
 
 def image_size(config: Recipe) -> tuple[int, int]:
