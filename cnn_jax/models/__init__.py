@@ -69,9 +69,16 @@ MODELS: dict[str, ModelInfo] = {row.name: row for family in FAMILIES for row in 
 ALIASES: dict[str, str] = {alias: row.name for row in MODELS.values() for alias in row.aliases}
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """Names that match a glob such as 'lenet*', or of which an alias does, sorted; empty if there is none."""
-    return sorted({ALIASES.get(name, name) for name in (*MODELS, *ALIASES) if fnmatchcase(name, pattern)})
+def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
+    """Names that match a glob such as 'lenet*', or of which an alias does, sorted; empty if there is none.
+
+    `pretrained` lists weights instead, "resnet50.tv_in1k": of the networks that match, or that match themselves.
+    """
+    names = sorted({ALIASES.get(name, name) for name in (*MODELS, *ALIASES) if fnmatchcase(name, pattern)})
+    if not pretrained:
+        return names
+    tags = [tag for info in MODELS.values() for tag in info.weights]
+    return sorted(tag for tag in tags if tag.partition(".")[0] in names or fnmatchcase(tag, pattern))
 
 
 def model_info(name: str) -> ModelInfo:

@@ -100,7 +100,7 @@ class ModelInfo:
     @property
     def weights(self) -> tuple[str, ...]:
         """Tags of published weights that load into this network, such as "resnet50.tv_in1k"."""
-        return tuple(dict.fromkeys(row.of for row in self.accuracies if row.of.startswith(f"{self.name}.")))
+        return tuple(row["tag"] for row in pretrained().get(self.name, ()))
 
     @property
     def structure(self) -> "Structure":
@@ -122,8 +122,18 @@ class ModelInfo:
 
 
 @cache
+def pretrained() -> dict[str, list[dict]]:
+    """For each network rows of weights that load into it: pretrained.json, of which weights.WeightCard is made."""
+    return _rows("pretrained.json")
+
+
+@cache
 def _published() -> dict[str, list[dict]]:
-    return json.loads(resources.files("cnn_jax.models").joinpath("published.json").read_text())
+    return _rows("published.json")
+
+
+def _rows(file: str) -> dict[str, list[dict]]:
+    return json.loads(resources.files("cnn_jax.models").joinpath(file).read_text())
 
 
 @cache
