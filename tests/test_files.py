@@ -1,7 +1,10 @@
+import copyreg
+import os
 import pickle
 import struct
 import zipfile
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePath
 
 import ml_dtypes
 import numpy as np
@@ -39,31 +42,82 @@ def test_a_training_checkpoint_is_unwrapped():
     assert set(read_state_dict(FILES / "checkpoint.pth")) == keys
 
 
-@pytest.mark.parametrize(("name", "what"), [("namespace.pth", "argparse.Namespace"), ("module.pth", "__main__.Net")])
-def test_anything_but_tensors_is_refused_by_name(name, what):
-    with pytest.raises(UserError, match=rf"{name}: refused: it holds {what}, not tensors of usual types alone"):
-        read_state_dict(FILES / name)
+def test_what_is_no_tensor_is_refused_by_name_where_a_tensor_belongs():
+    with pytest.raises(
+        UserError, match=r"module.pth: refused: it holds __main__.Net, not tensors of usual types alone"
+    ):
+        read_state_dict(FILES / "module.pth")
+
+
+def test_weights_beside_a_namespace_are_read():
+    """As timm's training script saves them: {"state_dict": ..., "args": argparse.Namespace(...)}."""
+    with zipfile.ZipFile(FILES / "namespace.pth") as archive:
+        (pickled,) = (archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
+    assert b"argparse" in pickled and b"Namespace" in pickled
+    assert read_state_dict(FILES / "namespace.pth")
 
 
 class Exploit:
-    def __init__(self, path):
-        self.path = path
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, trace):
+        self.trace = trace
 
     def __reduce__(self):
-        return Path.touch, (self.path,)
+        return os.system, (f"touch {self.trace}",)
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_hostile_pickle_runs_nothing(tmp_path, zipped):
+class Holder(list):
+    """Unpickled by the opcodes for instances, their attributes, items of lists and of mappings."""
+
+    def __reduce_ex__(self, protocol):
+        attributes, items = {"hurt": list(self)}, [("key", "value")]
+        return copyreg.__newobj__, (Holder,), attributes, iter(self), iter(items)
+
+
+def zipped(path, value):
+    """A file as torch.save makes it, with any pickle inside."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("evil/data.pkl", value if isinstance(value, bytes) else pickle.dumps(value, protocol=2))
+    return path
+
+
+@pytest.mark.parametrize("in_zip", [True, False])
+def test_a_hostile_pickle_runs_nothing(tmp_path, in_zip):
     file, trace = tmp_path / "evil.pth", tmp_path / "trace"
-    if zipped:
-        with zipfile.ZipFile(file, "w") as archive:
-            archive.writestr("evil/data.pkl", pickle.dumps({"weight": Exploit(trace)}, protocol=2))
+    if in_zip:
+        zipped(file, {"weight": Exploit(trace)})
     else:
         file.write_bytes(pickle.dumps(Exploit(trace), protocol=2))
-    with pytest.raises(UserError, match="refused: it holds"):
+    with pytest.raises(UserError, match=r"refused: it holds (posix|nt)\.system, not tensors"):
         read_state_dict(file)
     assert not trace.exists()
+
+
+def test_what_stands_beside_weights_stays_inert(tmp_path):
+    trace = tmp_path / "trace"
+    beside = [
+        Exploit(trace),
+        Holder([Exploit(trace)]),
+        partial(os.system, f"touch {trace}"),
+        np.float64(1.5),
+        PurePath(),
+    ]
+    assert read_state_dict(zipped(tmp_path / "c.pth", {"state_dict": {}, "args": beside, "epoch": 3})) == {}
+    assert not trace.exists()
+
+
+def test_a_pickle_without_an_end_or_a_measure_is_refused(tmp_path):
+    itself: dict = {}
+    itself["model"] = itself
+    filled = pickle.BYTEARRAY8 + struct.pack("<Q", 1 << 40)  # a terabyte
+    for value, line in (
+        (itself, "'model' are no tensors"),
+        (b"\x80\x05" + filled, "damaged"),
+        ({(): 1}, "tuple are no"),
+    ):
+        with pytest.raises(UserError, match=line):
+            read_state_dict(zipped(tmp_path / "evil.pth", value))
 
 
 @pytest.mark.parametrize(
@@ -92,6 +146,25 @@ def test_a_compressed_archive_is_refused(tmp_path):
             packed.writestr(name, whole.read(name))
     with pytest.raises(UserError, match="compressed"):
         read_state_dict(tmp_path / "z.pth")
+
+
+def test_an_archive_that_would_unfold_without_measure_is_refused(tmp_path):
+    np.savez_compressed(tmp_path / "bomb.npz", weight=np.zeros(1 << 25, np.float32))
+    assert (tmp_path / "bomb.npz").stat().st_size < 200_000
+    with pytest.raises(UserError, match=r"bomb.npz: refused: its 1\d\d,\d\d\d bytes would become 134,217,856"):
+        read_state_dict(tmp_path / "bomb.npz")
+
+
+def test_a_safetensors_header_beyond_measure_is_not_read(tmp_path):
+    path = tmp_path / "long.safetensors"
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", 2 << 30) + b"{")
+        file.truncate((2 << 30) + 8)  # all there, on paper
+    with pytest.raises(UserError, match="damaged: a header of 2,147,483,648 bytes in a file of 2,147,483,656"):
+        read_state_dict(path)
+    path.write_bytes(struct.pack("<Q", 90_000_000) + b"{}")
+    with pytest.raises(UserError, match="damaged: a header of 90,000,000 bytes in a file of 10"):
+        read_state_dict(path)
 
 
 def test_numpy_archives_of_bfloat16_are_read(tmp_path):

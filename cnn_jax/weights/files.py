@@ -1,7 +1,8 @@
 """State dicts from files: safetensors, NumPy archives, and PyTorch's own without PyTorch.
 
-A `.pth` file is a pickle, and a pickle may run any code. Here only tensors are rebuilt, by name;
-a file that asks for anything else is refused.
+A `.pth` file is a pickle, and a pickle may run any code. Here only tensors are rebuilt, by name; whatever
+else a file asks for is an object that does nothing, and where a tensor belongs it is refused. No file takes more
+memory than a few times its size.
 """
 
 import io
@@ -32,13 +33,16 @@ STORAGES = {
 }  # fmt: skip
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch.serialization.MAGIC_NUMBER
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the weights
+NESTED = 3  # wrappers inside each other
+HEADER = 100_000_000  # bytes, the longest that safetensors writes and reads
+UNFOLDED, TIMES = 1 << 26, 20  # bytes that an archive may come to, or times its size; weights shrink by a tenth or two
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of a `.safetensors`, `.npz` or PyTorch `.pth` file (zip or legacy), by name.
 
     What a file is, its content says, not its name. A checkpoint that keeps its weights under
-    "state_dict" or "model" beside numbers and texts is unwrapped.
+    "state_dict" or "model" beside other things is unwrapped.
 
     Raises:
       UserError: no such file, not one of these formats, damaged, or not made of tensors alone.
@@ -46,16 +50,19 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no weight file {path}")
+    size = path.stat().st_size
     try:
         with path.open("rb") as file:
             start = file.read(9)
             file.seek(0)
             if start[8:9] == b"{":
-                return _safetensors(file.read())
+                return _safetensors(file, size)
             if start[:1] == b"\x80":
                 return _legacy_pth(file)
             if zipfile.is_zipfile(file):
                 with zipfile.ZipFile(file) as archive:
+                    if (unfolded := sum(each.file_size for each in archive.infolist())) > max(UNFOLDED, TIMES * size):
+                        raise UserError(f"refused: its {size:,} bytes would become {unfolded:,}")
                     pickled = [name for name in archive.namelist() if name.endswith("/data.pkl")]
                     if pickled:
                         return _zip_pth(archive, pickled[0])
@@ -71,9 +78,13 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     raise UserError(f"{path} is none of .safetensors, .npz and PyTorch's .pth")
 
 
-def _safetensors(data: bytes) -> dict[str, np.ndarray]:
+def _safetensors(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
+    (header,) = struct.unpack("<Q", file.read(8))
+    if header > min(HEADER, size - 8):
+        raise UserError(f"damaged: a header of {header:,} bytes in a file of {size:,}")
+    file.seek(0)
     arrays = {}
-    for name, entry in safetensors.deserialize(data):
+    for name, entry in safetensors.deserialize(file.read()):
         if entry["dtype"] not in SAFETENSORS_TYPES:
             raise UserError(f"{name} is of type {entry['dtype']}, which is not read here")
         arrays[name] = np.frombuffer(entry["data"], SAFETENSORS_TYPES[entry["dtype"]]).reshape(entry["shape"])
@@ -107,7 +118,7 @@ def _array(tensor: _Tensor, data: bytes) -> np.ndarray:
     if not whole or math.prod(shape) > len(values) or last >= len(values):
         raise UserError("damaged: a tensor reaches beyond its storage")
     steps = [stride * values.itemsize for stride in strides]
-    return np.lib.stride_tricks.as_strided(values[offset:], shape, steps).copy()
+    return np.lib.stride_tricks.as_strided(values[offset:], shape, steps)  # no copy: thousands may share a storage
 
 
 def _rebuild_tensor(storage, offset, shape, strides, *_) -> _Tensor:
@@ -126,19 +137,49 @@ ADMITTED = {
 } | {f"torch.{name}": name for name in STORAGES}  # a text: nothing that a pickle could call
 
 
+class _Inert:
+    """Stands for a class or function that is not admitted, and for what it makes: an argparse.Namespace, a date.
+
+    It takes whatever a pickle does to it, and does nothing.
+    """
+
+    __slots__ = ("name",)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "_Inert":
+        return super().__new__(cls) if isinstance(cls, type) else cls  # the opcode NEWOBJ takes it for a class
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> "_Inert":
+        return self
+
+    def __setitem__(self, key: object, value: object) -> None: ...
+
+    def append(self, value: object) -> None: ...
+
+    extend = add = append
+
+
 def _skip_attributes(unpickler: Any) -> None:
     """In place of BUILD, which sets attributes: state dicts have `_metadata`, and nothing here reads it."""
     unpickler.stack.pop()
 
 
+def _refuse(value: object) -> None:
+    if isinstance(value, _Inert):
+        raise UserError(f"refused: it holds {value.name}, not tensors of usual types alone; save a plain state_dict()")
+
+
 class _Unpickler(pickle._Unpickler):
-    """Rebuilds dicts, lists, numbers, texts and tensors; anything else is refused.
+    """Rebuilds dicts, lists, numbers, texts and tensors; anything else is an _Inert.
 
     Python's own unpickler, not the one in C: its memo is a dict, so no index makes it large, and
     what an opcode may do can be said here.
     """
 
     dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: _skip_attributes}
+    del dispatch[pickle.BYTEARRAY8[0]]  # fills as much memory as it says, and no state dict has one
 
     def __init__(self, file: BinaryIO):
         super().__init__(file)
@@ -146,9 +187,7 @@ class _Unpickler(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         wanted = f"{module}.{name}"
-        if wanted not in ADMITTED:
-            raise UserError(f"refused: it holds {wanted}, not tensors of usual types alone; save a plain state_dict()")
-        return ADMITTED[wanted]
+        return ADMITTED[wanted] if wanted in ADMITTED else _Inert(wanted)
 
     def persistent_load(self, pid: tuple) -> _Storage:
         kind, dtype, key, _, size, *view = pid
@@ -169,7 +208,9 @@ def _zip_pth(archive: zipfile.ZipFile, pickled: str) -> dict[str, np.ndarray]:
 
 def _legacy_pth(file: BinaryIO) -> dict[str, np.ndarray]:
     """Magic, protocol, platform, the value, the storages' keys: five pickles; then each storage's bytes."""
-    if _Unpickler(file).load() != LEGACY_MAGIC:
+    magic = _Unpickler(file).load()
+    _refuse(magic)
+    if magic != LEGACY_MAGIC:
         raise UserError("a pickle, but not one of torch.save")
     _Unpickler(file).load(), _Unpickler(file).load()
     unpickler = _Unpickler(file)
@@ -183,16 +224,19 @@ def _legacy_pth(file: BinaryIO) -> dict[str, np.ndarray]:
 
 def _arrays(value: object, read: Callable[[_Storage], bytes]) -> dict[str, np.ndarray]:
     """The state dict in a checkpoint, with its tensors read."""
-    while isinstance(value, dict) and (wrapper := next((w for w in WRAPPERS if isinstance(value.get(w), dict)), None)):
-        value = value[wrapper]
-    others = (
-        [key for key, tensor in value.items() if not isinstance(tensor, _Tensor)] if isinstance(value, dict) else []
-    )
-    if not isinstance(value, dict) or others:
-        held = f"{', '.join(map(repr, others[:5]))} are no tensors" if others else f"it is a {type(value).__name__}"
-        raise UserError(f"holds no state dict, a mapping of names to tensors: {held}")
+    for _ in range(NESTED):  # a dict may hold itself
+        value = next((value[w] for w in WRAPPERS if isinstance(value, dict) and isinstance(value.get(w), dict)), value)
+    _refuse(value)
+    if not isinstance(value, dict):
+        raise UserError(f"holds no state dict, a mapping of names to tensors: it is a {type(value).__name__}")
+    others = [name for name, tensor in value.items() if not (isinstance(name, str) and isinstance(tensor, _Tensor))]
+    for name in others:
+        _refuse(value[name])
+    if others:
+        told = ", ".join(repr(name) if isinstance(name, str | int) else type(name).__name__ for name in others[:5])
+        raise UserError(f"holds no state dict, a mapping of names to tensors: {told} are no tensors")
     data: dict[_Storage, bytes] = {}
     for tensor in value.values():
         if tensor.storage not in data:
             data[tensor.storage] = read(tensor.storage)
-    return {str(name): _array(tensor, data[tensor.storage]) for name, tensor in value.items()}
+    return {name: _array(tensor, data[tensor.storage]) for name, tensor in value.items()}
