@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from cnn_jax.storage import caches
+
 LIMIT = 2 * 2**30  # bytes; beyond it the programs go first that were not used for longest
 WORTH_KEEPING = 0.1  # seconds of compiling; what takes less is compiled again
 DAMAGED = re.compile(r"Error reading persistent compilation cache entry for '([\w.-]+)'")
@@ -24,8 +26,7 @@ def default_folder() -> Path:
     A program for the CPU is machine code for its very processor, and home folders are shared: each
     kind of processor has a folder of its own.
     """
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(caches, "cnn_jax", f"programs-{hashlib.sha256(_processor().encode()).hexdigest()[:12]}")
+    return caches() / f"programs-{hashlib.sha256(_processor().encode()).hexdigest()[:12]}"
 
 
 def keep_programs(keep: bool = True) -> None:

@@ -94,6 +94,11 @@ def telling(what: str) -> Generator[None]:
         raise told(what, error) from error
 
 
+def caches() -> Path:
+    """This user's folder for what can be made or fetched again: below XDG_CACHE_HOME or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "cnn_jax")
+
+
 def is_remote(path: str | os.PathLike) -> bool:
     """Whether a path is on gs://; such a one must stay a string or go through `place`, since pathlib eats a slash."""
     return os.fspath(path).startswith("gs://")

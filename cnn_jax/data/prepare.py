@@ -7,7 +7,6 @@ process left is removed by the next.
 
 import contextlib
 import errno
-import fcntl
 import importlib.util
 import io
 import logging
@@ -16,18 +15,19 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Generator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from cnn_jax import storage
-from cnn_jax.data.fetch import fetch
+from cnn_jax.atomic import alone
 from cnn_jax.data.raw_files import READERS
 from cnn_jax.data.tfds_sets import find_builder, image_and_label
 from cnn_jax.errors import UserError, first_line
+from cnn_jax.fetch import fetch
 
 RETRIES = 2  # of TFDS's own downloads; its 10 take 200 seconds to say that there is no network
 STALE = 3_600  # seconds that TFDS writes nothing to a file that it downloads, if its process is dead
+OTHERWISE = "--from-files DIR takes files that are here already"
 NO_SPACE = os.strerror(errno.ENOSPC)  # all that ArrayRecord tells of a full disk is its text
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOLCK)
 
@@ -114,7 +114,7 @@ def _fetch_all(name: str, builder, folder: Path) -> Path:
         if known.filename is None:  # ImageNet's, behind a registration
             told = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split()).replace("manual_dir", "DIR")
             raise UserError(f"{name} needs --from-files DIR. {told}")
-        fetch(url, folder / known.filename, known.size, known.checksum)
+        fetch(url, folder / known.filename, known.checksum, known.size, otherwise=OTHERWISE)
     return folder
 
 
@@ -124,32 +124,6 @@ def _remove_stale(downloads: Path, name: str) -> None:
         with contextlib.suppress(OSError):
             if time.time() - max(path.stat().st_mtime for path in (part, *part.rglob("*"))) > STALE:
                 shutil.rmtree(part)
-
-
-@contextlib.contextmanager
-def alone(path: Path) -> Generator[None]:
-    """Holds the lock file `path`, waiting for who else does. The kernel frees it when a process dies."""
-    while True:
-        with path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"waiting for the process that holds {path}", flush=True)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if not _is_at(file, path):
-                continue  # its owner has removed it, and a third may hold a new one
-            try:
-                yield
-                return
-            finally:
-                path.unlink(missing_ok=True)
-
-
-def _is_at(file: IO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _told(error: BaseException, name: str, builder, from_files) -> UserError:
