@@ -72,6 +72,13 @@ def test_a_backbone_without_a_head_loads_if_the_classes_are_said(state_dict):
         import_state_dict("resnet18", backbone)
 
 
+def test_vectors_may_have_an_axis_of_one_before_them(state_dict):
+    """Batch norms in files of PyTorch before 0.4, such as BN-Inception's."""
+    old = {key: value[None] if value.ndim == 1 else value for key, value in state_dict.items()}
+    variables = import_state_dict("resnet18", state_dict)
+    jax.tree.map(np.testing.assert_array_equal, import_state_dict("resnet18", old), variables)
+
+
 def test_number_types_of_files_become_float32(state_dict):
     variables = import_state_dict("resnet18", {key: value.astype(np.float16) for key, value in state_dict.items()})
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}

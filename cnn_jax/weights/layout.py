@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -35,7 +36,7 @@ class Entry:
     def admits(self, shape: tuple[int, ...]) -> bool:
         """Whether an array of that shape holds this variable: as it is there, flattened, or as a convolution."""
         if len(self.ours) == 1:
-            return shape == self.ours
+            return shape in (self.ours, (1, *self.ours))  # the second in files of PyTorch before 0.4, bn_inception's
         *window, inputs, outputs = self.ours
         height, width = window or (1, 1)
         return shape in (self.theirs, (outputs, inputs * height * width), (outputs, inputs, height, width))
@@ -45,6 +46,8 @@ class Entry:
         if len(self.ours) > 1:
             *window, inputs, outputs = self.ours
             array = np.moveaxis(array.reshape(outputs, inputs, *window), (0, 1), (-1, -2))
+        else:
+            array = array.reshape(self.ours)
         array = array[..., ::-1, :] if self.turned else array
         return jnp.asarray(array, jnp.float32)
 
@@ -83,13 +86,29 @@ def import_state_dict(
       UserError: the network has no reference, or keys are missing, surplus or misshapen, or
         values are no arrays of real numbers.
     """
+    variables, told = imported(name, state_dict, reference=reference, key=key, **options)
+    if told:
+        warnings.warn(told, stacklevel=2)
+    return variables
+
+
+def imported(
+    name: str,
+    state_dict: Mapping[str, np.ndarray],
+    *,
+    reference: str | None = None,
+    key: jax.Array | None = None,
+    **options,
+) -> tuple[dict, str | None]:
+    """import_state_dict's variables, and what there is to say of a head that is not the file's."""
     given = _arrays(state_dict)
-    shaping = {k: v for k, v in options.items() if k not in ("aux", "num_classes")}
+    shaping = {k: v for k, v in options.items() if k not in ("aux", "num_classes", "dtype")}
     reference, arrays, entries = _chosen(name, reference, given, shaping)
     entries, classes = _shaped(name, reference, arrays, entries, shaping, may_lack_head="num_classes" in options)
     _check(arrays, entries, f"{reference} ({name})")
     values = {path: entry.load(arrays[entry.key]) for path, entry in entries.items()}
-    return unflatten_dict(_refitted(name, values, classes, key, options))
+    values, told = _refitted(name, values, classes, key, options)
+    return unflatten_dict(values), told
 
 
 def _chosen(
@@ -98,7 +117,7 @@ def _chosen(
     """The reference that knows most of the keys, the arrays by its names of today, and the variables there."""
     fits = []
     for candidate in _references(name, reference):
-        arrays, entries = _current_names(given, candidate), _entries(name, candidate, shaping)
+        arrays, entries = _current_names(given, candidate), places(name, candidate, shaping)
         fits.append((sum(entry.key in arrays for entry in entries.values()), candidate, arrays, entries))
     return max(fits, key=itemgetter(0))[1:]
 
@@ -116,10 +135,10 @@ def _shaped(
     info = model_info(name)
     head = next((arrays[e.key] for path, e in entries.items() if "head" in path and e.key in arrays), None)
     classes = head.shape[0] if head is not None and head.ndim else info.num_classes
-    stem = arrays.get(entries[_first_kernel(name)].key)
+    stem = arrays.get(entries[first_kernel(name)].key)
     channels = stem.shape[1] if stem is not None and stem.ndim == 4 else info.input_size[2]
     if (classes, channels) != (info.num_classes, info.input_size[2]):
-        entries = _entries(name, reference, shaping | {"num_classes": classes}, channels)
+        entries = places(name, reference, shaping | {"num_classes": classes}, channels)
     if head is None and may_lack_head:
         classes = 0
         entries = {path: e for path, e in entries.items() if "head" not in path}
@@ -130,22 +149,21 @@ def _shaped(
 
 def _refitted(
     name: str, values: dict[Path, jax.Array], classes: int, key: jax.Array | None, options: dict
-) -> dict[Path, jax.Array]:
-    """The values with the head that is asked for: the file's, none, or a new one, of which a warning tells."""
+) -> tuple[dict[Path, jax.Array], str | None]:
+    """The values with the head that is asked for, and what to say if it is not the file's."""
     wanted = options.get("num_classes", classes)
     if options.get("aux") is False or wanted == 0:
         values = {path: value for path, value in values.items() if not _is_aux(path)}
     if wanted == classes:
-        return values
+        return values, None
     new = f"the head for {wanted} is newly drawn" if wanted else "the head is left out"
-    warnings.warn(f"{name}: the weights are for {classes} classes; {new}", stacklevel=3)
     values = {path: value for path, value in values.items() if "head" not in path}
     if wanted:
         model, size = create_model(name, **options), model_info(name).input_size
-        image = jnp.zeros((1, *size[:2], values[_first_kernel(name)].shape[-2]))
+        image = jnp.zeros((1, *size[:2], values[first_kernel(name)].shape[-2]))
         drawn = jax.jit(lambda k: model.init(k, image, train=False))(jax.random.key(0) if key is None else key)
         values |= {path: value for path, value in flatten_dict(drawn).items() if "head" in path}
-    return values
+    return values, f"{name}: the weights are for {classes} classes; {new}"
 
 
 def export_state_dict(
@@ -164,8 +182,8 @@ def export_state_dict(
     head = next((value for path, value in values.items() if path[0] == "params" and "head" in path), None)
     if head is not None:
         options = {"num_classes": head.shape[-1]} | options
-    stem = values.get(_first_kernel(name))
-    entries = _entries(name, reference, options, None if stem is None else stem.shape[-2])
+    stem = values.get(first_kernel(name))
+    entries = places(name, reference, options, None if stem is None else stem.shape[-2])
     strange = ["/".join(path) for path in values if path not in entries]
     wrong = ["/".join(p) for p, v in values.items() if p in entries and v.shape != entries[p].ours]
     whole = {path[1] for path in values}  # a head may be absent, half a head may not
@@ -220,7 +238,7 @@ def _array(name: str, value: Any) -> np.ndarray:
     return array
 
 
-def _first_kernel(name: str) -> Path:
+def first_kernel(name: str) -> Path:
     """Where the first convolution's kernel stands, (kh, kw, channels of the image, features)."""
     return ("params", *model_info(name).structure.layers[0].path.split("/"), "kernel")
 
@@ -229,7 +247,9 @@ def _is_aux(path: Path) -> bool:
     return path[1].startswith("aux")
 
 
-def _entries(name: str, reference: str, options: Mapping, channels: int | None = None) -> dict[Path, Entry]:
+def places(
+    name: str, reference: str, options: Mapping = MappingProxyType({}), channels: int | None = None
+) -> dict[Path, Entry]:
     """Every variable of the network with its place in the reference's state dict."""
     info, table = model_info(name), table_for(reference)
     height, width, usual = info.input_size
@@ -253,7 +273,7 @@ def _entries(name: str, reference: str, options: Mapping, channels: int | None =
             axes = axes[0] if axes else len(leaf.shape)
             window = [*window, 1, 1][:2]
             theirs = (outputs, inputs, *window) if axes == 4 else (outputs, inputs * math.prod(window))
-        turned = reference in BGR and path == _first_kernel(name)
+        turned = reference in BGR and path == first_kernel(name)
         entries[path] = Entry(f"{target}.{LEAVES[path[-1]]}", theirs, leaf.shape, turned)
     return entries
 
