@@ -26,7 +26,10 @@ if TYPE_CHECKING:  # the same as _PUBLIC, for editors and type checkers
     from cnn_jax.training.checkpoint import load_variables as load_variables
     from cnn_jax.weights import export_state_dict as export_state_dict
     from cnn_jax.weights import import_state_dict as import_state_dict
+    from cnn_jax.weights import load_pretrained as load_pretrained
     from cnn_jax.weights import read_state_dict as read_state_dict
+    from cnn_jax.weights import save_pretrained as save_pretrained
+    from cnn_jax.weights import weight_card as weight_card
 
 __version__ = "0.1.0"
 
@@ -45,6 +48,9 @@ _PUBLIC = {
     "import_state_dict": "cnn_jax.weights",
     "export_state_dict": "cnn_jax.weights",
     "read_state_dict": "cnn_jax.weights",
+    "load_pretrained": "cnn_jax.weights",
+    "save_pretrained": "cnn_jax.weights",
+    "weight_card": "cnn_jax.weights",
     "load_variables": "cnn_jax.training.checkpoint",
     "RECIPES": "cnn_jax.recipes",
     "Recipe": "cnn_jax.recipes",

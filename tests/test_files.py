@@ -43,9 +43,7 @@ def test_a_training_checkpoint_is_unwrapped():
 
 
 def test_what_is_no_tensor_is_refused_by_name_where_a_tensor_belongs():
-    with pytest.raises(
-        UserError, match=r"module.pth: refused: it holds __main__.Net, not tensors of usual types"
-    ):
+    with pytest.raises(UserError, match=r"module.pth: refused: it holds __main__.Net, not tensors of usual types"):
         read_state_dict(FILES / "module.pth")
 
 

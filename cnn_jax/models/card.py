@@ -87,10 +87,8 @@ class ModelInfo:
     num_classes: int = 1000
 
     def normalization(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and std for images of that many channels: the card's, or their averages, repeated."""
-        if channels == len(self.mean):
-            return self.mean, self.std
-        return (sum(self.mean) / len(self.mean),) * channels, (sum(self.std) / len(self.std),) * channels
+        """Mean and std for images of that many channels, see for_channels."""
+        return for_channels(self.mean, self.std, channels)
 
     @property
     def accuracies(self) -> tuple[Accuracy, ...]:
@@ -119,6 +117,15 @@ class ModelInfo:
             Feature(name, shape[-1], stride(shape[0]) if len(shape) == 3 else None)
             for name, shape in self.structure.taps.items()
         )
+
+
+def for_channels(
+    mean: tuple[float, ...], std: tuple[float, ...], channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std for images of that many channels: as they are, or their averages, repeated."""
+    if channels == len(mean):
+        return mean, std
+    return (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
 
 
 @cache
