@@ -133,7 +133,8 @@ def _shaped(
 ) -> tuple[dict[Path, Entry], int]:
     """The entries for the file's own classes and channels of images, without heads that it lacks; and those classes."""
     info = model_info(name)
-    head = next((arrays[e.key] for path, e in entries.items() if "head" in path and e.key in arrays), None)
+    kernels = (e.key for path, e in entries.items() if "head" in path and path[-1] == "kernel")
+    head = next((arrays[key] for key in kernels if key in arrays), None)
     classes = head.shape[0] if head is not None and head.ndim else info.num_classes
     stem = arrays.get(entries[first_kernel(name)].key)
     channels = stem.shape[1] if stem is not None and stem.ndim == 4 else info.input_size[2]
