@@ -1,6 +1,6 @@
 """The command `cnn-jax`: what networks there are and how good they are, and data sets.
 
-    cnn-jax list 'res*'          names, sizes and published accuracies
+    cnn-jax list 'res*'          names, sizes and published accuracies; --pretrained: published weights
     cnn-jax info resnet50        the card of a network
     cnn-jax summary resnet50     its layers: shapes, parameters, multiply-accumulates
     cnn-jax fit resnet50 --batch 256    what memory a training step takes, and the largest batch
@@ -31,11 +31,13 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; --help shows all options")
 
 
-def list_command(pattern: str, markdown: bool) -> str:
-    """A line for each network that matches, or the whole of docs/models.md."""
+def list_command(pattern: str, markdown: bool, pretrained: bool) -> str:
+    """A line for each network that matches, or for each of their published weights, or the whole of docs/models.md."""
     from cnn_jax.models import list_models, model_info
     from cnn_jax.models.catalogue import catalogue
 
+    if pretrained:
+        return _weights(pattern)
     if markdown and pattern != "*":
         raise UserError("--markdown writes the whole of docs/models.md; leave out the pattern")
     if markdown:
@@ -57,6 +59,21 @@ def list_command(pattern: str, markdown: bool) -> str:
                 info.summary,
             )
         )
+    return aligned(rows)
+
+
+def _weights(pattern: str) -> str:
+    from cnn_jax.models import list_models
+    from cnn_jax.weights import weight_card
+
+    rows: list[tuple] = [("weights", "input", "resize", "by", "classes", "top-1 %", "licence", "from")]
+    for card in map(weight_card, list_models(pattern, pretrained=True)):
+        size, top1 = card.input_size[0], None if card.top1 is None else f"{card.top1:.1f}"
+        rows.append(
+            (card.tag, size, card.resize, card.interpolation, card.num_classes, top1, card.license, card.source)
+        )
+    if len(rows) == 1:
+        raise UserError(f"no published weights match {pattern!r}; `cnn-jax list --pretrained` shows all")
     return aligned(rows)
 
 
@@ -213,7 +230,9 @@ def _parser() -> _Parser:
         "training on ImageNet-1k alone; figures of other protocols and other data are in `cnn-jax info NAME`.",
     )
     table.add_argument("pattern", nargs="?", default="*", help="a glob such as 'res*'")
-    table.add_argument("--markdown", action="store_true", help="all of them with sources, as docs/models.md has it")
+    what = table.add_mutually_exclusive_group()
+    what.add_argument("--markdown", action="store_true", help="all of them with sources, as docs/models.md has it")
+    what.add_argument("--pretrained", action="store_true", help="their published weights, and what images these want")
     table.set_defaults(run=list_command)
     card = commands.add_parser("info", help="what is known of a network")
     card.add_argument("name")

@@ -27,6 +27,14 @@ def test_the_list_compares_by_one_protocol(capsys):
     assert lines["lenet5"] == lines["inception_resnet_v1"] == "-"
 
 
+def test_published_weights_are_listed(capsys):
+    code, out, _ = run(capsys, "list", "resnet50", "--pretrained")
+    lines = {line.split()[0]: line.split() for line in out.splitlines()}
+    assert code == 0 and set(lines) == {"weights", *model_info("resnet50").weights}
+    assert lines["resnet50.tv2_in1k"][1:6] == ["224", "232", "bilinear", "1,000", "80.9"]
+    assert lines["resnet50.tv2_in1k"][6:] == ["bsd-3-clause", "hf://timm/resnet50.tv2_in1k"]
+
+
 def test_info_shows_the_card(capsys):
     code, out, _ = run(capsys, "info", "resnet50")
     assert code == 0
@@ -59,6 +67,7 @@ def test_summary_takes_another_size_and_stem(capsys):
     [
         (("info", "resnet5"), "unknown model 'resnet5'; did you mean resnet50"),
         (("list", "nothing*"), "no model matches 'nothing*'"),
+        (("list", "lenet*", "--pretrained"), "no published weights match 'lenet*'"),
         (("summary", "resnet18", "--image-size", "0"), "must be a positive whole number, not '0'"),
         (("summary", "resnet18", "--stem", "cfar"), "unknown stem 'cfar'; did you mean cifar?"),
         (("summary", "inception_v3", "--image-size", "20"), "of at least 75x75 pixels, not (1, 20, 20, 3)"),
