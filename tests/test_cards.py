@@ -86,6 +86,10 @@ def test_weights_are_listed_by_network_and_by_tag():
     assert list_models("lenet*", pretrained=True) == []
 
 
+def test_the_readme_counts_them():
+    assert f"# one of {len(WEIGHT_CARDS)}; num_classes=10" in (Path(__file__).parents[1] / "README.md").read_text()
+
+
 def test_an_alias_names_the_same_weights():
     assert weight_card("mobilenet_v2.tv2_in1k") is weight_card("mobilenetv2_100.tv2_in1k")
 
