@@ -99,6 +99,7 @@ def test_weights_are_fetched_once_and_load_again_without_a_network(elsewhere, mo
     (model, variables), _ = fetch(elsewhere, tag, content)
     assert model.num_classes == 1000
     jax.tree.map(np.testing.assert_array_equal, variables, drawn)
+    load_pretrained(tag)  # the server is gone
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     model, variables = load_pretrained(tag, dtype=jnp.bfloat16)
     jax.tree.map(np.testing.assert_array_equal, variables, drawn)
@@ -123,6 +124,12 @@ def test_without_a_network_a_line_says_what_to_do(elsewhere, monkeypatch, made, 
     place.mkdir(parents=True, exist_ok=True)
     (place / name).write_bytes(made[tag][1])
     jax.tree.map(np.testing.assert_array_equal, load_pretrained(tag)[1], made[tag][0])
+
+
+def test_a_cache_that_cannot_be_written_is_told(elsewhere, made):
+    (elsewhere.root / "own").write_text("a file where a folder should be")
+    with pytest.raises(UserError, match=r"cannot write .*/squeezenet1_1-\w{8}\.pth: Not a directory"):
+        fetch(elsewhere, URL, made[URL][1])
 
 
 @pytest.mark.parametrize("tag", [HUB, URL])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.atomic import alone
-from cnn_jax.errors import UserError, first_line
+from cnn_jax.errors import UserError, first_line, of_system
 from cnn_jax.fetch import fetch
 from cnn_jax.storage import caches
 
@@ -19,9 +19,12 @@ def folder() -> Path:
 def from_address(url: str, sha256: str, otherwise: str) -> Path:
     """The file at `url`, in `folder()`; see fetch. A second process waits for the first."""
     path = folder() / url.rpartition("/")[2]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with alone(path.with_name(f"{path.name}.lock")):
-        fetch(url, path, sha256, otherwise=otherwise)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with alone(path.with_name(f"{path.name}.lock")):
+            fetch(url, path, sha256, otherwise=otherwise)
+    except OSError as error:
+        raise of_system(f"cannot write {path}", error) from error
     return path
 
 
