@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from cnn_jax import UserError, read_state_dict
-from cnn_jax.weights.files import _rebuild_parameter
+from cnn_jax.weights.files import _array, _rebuild_parameter, _Storage, _Tensor
 
 FILES = Path(__file__).parent / "torch_files"
 BASE = np.arange(24, dtype=np.float32).reshape(4, 6)
@@ -144,6 +144,13 @@ def test_a_compressed_archive_is_refused(tmp_path):
             packed.writestr(name, whole.read(name))
     with pytest.raises(UserError, match="compressed"):
         read_state_dict(tmp_path / "z.pth")
+
+
+def test_tensors_of_one_storage_share_its_memory():
+    """Thousands may stand in a small pickle, each as large as the file."""
+    data, storage = BASE.tobytes(), _Storage("0", "FloatStorage", 24)
+    whole, rows = _Tensor(storage, 0, (24,), (1,)), _Tensor(storage, 0, (4, 6), (6, 1))
+    assert np.shares_memory(_array(whole, data), _array(rows, data))
 
 
 def test_an_archive_that_would_unfold_without_measure_is_refused(tmp_path):
