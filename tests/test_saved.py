@@ -130,7 +130,7 @@ def test_timm_reads_what_is_saved(tmp_path, name, channels):
     model = create_model(name, num_classes=3)
     logits = jax.jit(lambda values, x: model.apply(values, x, train=False))(variables, images)
     theirs = np.load(tmp_path / "logits.npy")
-    np.testing.assert_allclose(logits, theirs, atol=1e-5 * abs(theirs).max())  # float32, summed in another order
+    np.testing.assert_allclose(logits, theirs, atol=1e-4 * abs(theirs).max())  # float32; a wrong place gives 1
     size = card.input_size[0]
     assert said[:4] == [str(channels), str(size), str(size), card.interpolation]
     assert int(size / float(said[4])) == card.resize and tuple(map(float, said[5:])) == card.mean
