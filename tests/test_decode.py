@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 from odd_images import BAD, GOOD, JPEG, PIXELS, PNG, expected
@@ -62,3 +64,29 @@ def test_resizing_keeps_the_shape_of_the_image():
     assert resize_shorter(PIXELS.transpose(1, 0, 2), 20).shape == (30, 20, 3)
     assert resize_shorter(PIXELS[:, :, :1], 80).shape == (80, 120, 1)
     assert center(PIXELS, 10, 12).shape == (10, 12, 3)
+
+
+@pytest.mark.parametrize("name", ["plain.jpg", "cmyk.jpg", "palette.png", "sixteen_bits.png", "grey_and_alpha.png"])
+def test_what_pillow_has_opened_becomes_the_pixels_of_its_file(name):
+    data = GOOD[name][0]
+    with Image.open(io.BytesIO(data)) as opened:
+        np.testing.assert_array_equal(decode(opened, 3), decode(data, 3))
+        assert decode(opened, 1).shape == (*decode(data, 3).shape[:2], 1)
+
+
+def test_a_damaged_file_that_pillow_has_opened_is_told():
+    with pytest.raises(BadImage, match="is no readable image"):
+        decode(Image.open(io.BytesIO(PNG[: len(PNG) // 2])), 3)
+
+
+def test_alpha_of_pixels_is_dropped():
+    alpha = np.dstack([PIXELS, np.zeros(PIXELS.shape[:2], np.uint8)])
+    np.testing.assert_array_equal(decode(alpha, 3), PIXELS)
+
+
+def test_the_middle_of_a_smaller_image_has_a_black_frame():
+    """torchvision's CenterCrop: of an odd frame the larger part is below and to the right."""
+    found = center(PIXELS[:, :7], 45, 10)
+    np.testing.assert_array_equal(found[2:42, 1:8], PIXELS[:, :7])
+    assert found.shape == (45, 10, 3) and found.sum() == PIXELS[:, :7].sum()
+    np.testing.assert_array_equal(center(PIXELS, 50, 20)[5:45], PIXELS[:, 20:40])  # framed one way, cut the other

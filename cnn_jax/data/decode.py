@@ -3,12 +3,16 @@
 import io
 import math
 import warnings
+from contextlib import nullcontext
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from cnn_jax.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 MAX_PIXELS = 178_956_970  # where Pillow, too, takes a file for a decompression bomb
 
@@ -21,8 +25,8 @@ class BadImage(UserError):
     """An image that cannot be used; says why, not where it lies."""
 
 
-def decode(image: bytes | np.ndarray, channels: int) -> np.ndarray:
-    """A file of one of FORMATS, or pixels as they are -> (H, W, channels) uint8.
+def decode(image: "bytes | np.ndarray | Picture", channels: int) -> np.ndarray:
+    """A file of one of FORMATS, what Pillow has opened, or pixels (H, W, C) -> (H, W, channels) uint8.
 
     As torchvision reads images: what is not RGB (CMYK, grey, palette) is converted, alpha is
     dropped, a GIF gives its first frame, an EXIF rotation is not applied. 16 bits become 8 by
@@ -33,8 +37,9 @@ def decode(image: bytes | np.ndarray, channels: int) -> np.ndarray:
     """
     if isinstance(image, np.ndarray):
         return _with_channels(image, channels)
-    size = jpeg_size(image)
-    return _decode_other(image, channels) if size is None else _decode_jpeg(image, channels)
+    if isinstance(image, bytes) and jpeg_size(image) is not None:
+        return _decode_jpeg(image, channels)
+    return _decode_other(image, channels)
 
 
 def jpeg_size(image: bytes | np.ndarray) -> tuple[int, int] | None:
@@ -79,12 +84,12 @@ def open_image(image: bytes) -> Any:
     return Image.open(io.BytesIO(image), formats=FORMATS)
 
 
-def _decode_other(image: bytes, channels: int) -> np.ndarray:
+def _decode_other(image: "bytes | Picture", channels: int) -> np.ndarray:
     from PIL import UnidentifiedImageError
 
     try:
         _quiet()
-        with open_image(image) as opened:
+        with open_image(image) if isinstance(image, bytes) else nullcontext(image) as opened:
             _check_size(opened.height, opened.width)
             if opened.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip them
                 grey = np.asarray(opened).astype(np.int64)
@@ -115,7 +120,7 @@ def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
     if pixels.shape[2] == channels:
         return pixels
     if channels == 3:
-        return np.repeat(pixels[:, :, :1], 3, 2)
+        return pixels[:, :, :3] if pixels.shape[2] > 3 else np.repeat(pixels[:, :, :1], 3, 2)
     return (pixels[:, :, :3] @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)[:, :, None]
 
 
@@ -132,7 +137,10 @@ def resize_shorter(pixels: np.ndarray, size: int, interpolation: Interpolation =
 
 
 def center(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The middle (height, width) of (H, W, C), rounded as torchvision's CenterCrop does."""
+    """The middle (height, width) of (H, W, C), in a black frame where that is smaller: torchvision's CenterCrop."""
+    missing = [max(0, wanted - had) for wanted, had in zip((height, width), pixels.shape[:2], strict=True)]
+    if any(missing):
+        pixels = np.pad(pixels, [*((less // 2, less - less // 2) for less in missing), (0, 0)])
     top, left = round((pixels.shape[0] - height) / 2), round((pixels.shape[1] - width) / 2)
     return pixels[top : top + height, left : left + width]
 
