@@ -35,24 +35,31 @@ class FolderSource:
         return len(self.files)
 
     def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
-        return [(self._bytes(i), int(self.labels[i])) for i in indices]
+        return [(read_file(self._path(i)), int(self.labels[i])) for i in indices]
 
     def place(self, index: int) -> str:
-        return _printable(self._path(index))
+        return printable(self._path(index))
 
     def _path(self, index: int) -> str:
         return os.path.join(self.root, self.files[index])
 
-    def _bytes(self, index: int) -> bytes:
-        told = f"{self.place(index)} cannot be read"
-        try:
-            return storage.patiently(partial(_content, self._path(index)), told)
-        except Unavailable as lost:
-            raise LostData(str(lost)) from None
-        except OSError as error:
-            if lasting(error) and error.errno != errno.EMFILE:
-                raise BadImage(f"cannot be read ({error.strerror})") from None
-            raise of_system(told, error) from None
+
+def read_file(path: str) -> bytes:
+    """What is in a regular file.
+
+    Raises:
+      BadImage: it cannot be read, is no regular file or a very large one.
+      LostData: storage did not give it, also when asked again.
+    """
+    told = f"{printable(path)} cannot be read"
+    try:
+        return storage.patiently(partial(_content, path), told)
+    except Unavailable as lost:
+        raise LostData(str(lost)) from None
+    except OSError as error:
+        if lasting(error) and error.errno != errno.EMFILE:
+            raise BadImage(f"cannot be read ({error.strerror})") from None
+        raise of_system(told, error) from None
 
 
 def _content(path: str) -> bytes:
@@ -89,7 +96,7 @@ def open_folder(path: str) -> Collection:
     if not classes:
         raise UserError(f"folder:{path} has no class folders; images lie in DIR/CLASS/ or DIR/train/CLASS/")
     openers = {split: partial(_open_split, folder, classes) for split, folder in splits.items()}
-    return Collection(f"folder:{path}", tuple(map(_printable, classes)), (None, None, 3), openers)
+    return Collection(f"folder:{path}", tuple(map(printable, classes)), (None, None, 3), openers)
 
 
 def _open_split(folder: Path, classes: list[str]) -> FolderSource:
@@ -98,27 +105,36 @@ def _open_split(folder: Path, classes: list[str]) -> FolderSource:
     seen = {_identity(folder), *names}
     for name in _subfolders(folder):
         if (same := names[_identity(folder / name)]) != name:
-            raise UserError(f"class folders {_printable(str(folder / name))} and {_printable(same)} are one folder")
-        found = [
-            os.path.join(parent, file)[len(str(folder)) + 1 :]
-            for parent, names in sorted(_walk(folder / name, seen))
-            for file in sorted(names)
-            if file.lower().endswith(EXTENSIONS)
-        ]
+            raise UserError(f"class folders {printable(str(folder / name))} and {printable(same)} are one folder")
+        found = [path[len(str(folder)) + 1 :] for path in _images(folder / name, seen)]
         if not found:
-            raise UserError(f"class folder {_printable(str(folder / name))} has no images ({', '.join(EXTENSIONS)})")
+            raise UserError(f"class folder {printable(str(folder / name))} has no images ({', '.join(EXTENSIONS)})")
         files += found
         labels += [classes.index(name)] * len(found)
     return FolderSource(str(folder), tuple(files), np.array(labels, np.int32))
 
 
-def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[str, list[str]]]:
+def image_files(folder: str) -> list[str]:
+    """Paths of the files with one of EXTENSIONS below a folder, at any depth, sorted; each folder is taken once."""
+    return _images(folder, {_identity(folder)})
+
+
+def _images(folder: str | Path, seen: set[tuple[int, int]]) -> list[str]:
+    return [
+        os.path.join(parent, file)
+        for parent, names in sorted(_walk(folder, seen))
+        for file in sorted(names)
+        if file.lower().endswith(EXTENSIONS)
+    ]
+
+
+def _walk(folder: str | Path, seen: set[tuple[int, int]]) -> Iterator[tuple[str, list[str]]]:
     """A folder and those below it that were not `seen`, with their files; a link may lead back to one above."""
     for parent, folders, files in os.walk(folder, followlinks=True):
         for name in [*folders]:
             path = os.path.join(parent, name)
             if (identity := _identity(path)) in seen:
-                print(f"{_printable(path)} leads to a folder that is taken already; left out", file=sys.stderr)
+                print(f"{printable(path)} leads to a folder that is taken already; left out", file=sys.stderr)
                 folders.remove(name)
             seen.add(identity)
         yield parent, files
@@ -133,5 +149,6 @@ def _subfolders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
 
 
-def _printable(path: str) -> str:
+def printable(path: str | os.PathLike[str]) -> str:
+    """A path as text, also where its name is none."""
     return os.fsencode(path).decode(errors="replace")
