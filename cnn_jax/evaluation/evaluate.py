@@ -139,14 +139,19 @@ def by_shape(images: Iterable[Viewed], per_step: Callable[[list[np.ndarray]], in
     yield from batches.values()
 
 
-def _joined(steps: Iterable[dict]) -> Records:
-    """The arrays of all steps, one behind the other; a step is waited for when RUNNING more have begun."""
-    done, running = [], deque()
+def arrived(steps: Iterable[Any]) -> Iterator[Any]:
+    """What steps give, in order and on the host; one is waited for when RUNNING more have begun."""
+    running = deque()
     for step in steps:
         running.append(step)
         if len(running) > RUNNING:
-            done.append(jax.device_get(running.popleft()))
-    done += jax.device_get(list(running))
+            yield jax.device_get(running.popleft())
+    yield from map(jax.device_get, running)
+
+
+def _joined(steps: Iterable[dict]) -> Records:
+    """The arrays of all steps, one behind the other."""
+    done = list(arrived(steps))
     return {key: np.concatenate([step[key] for step in done]) for key in done[0]}
 
 
