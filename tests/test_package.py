@@ -23,7 +23,8 @@ def modules_after(code: str) -> set[str]:
 # Each room imports from those before it alone; docs/architecture.md draws it.
 ROOMS = (
     "platform", "__init__", "errors", "storage", "tables", "atomic", "fetch", "compilation", "distributed", "sharding",
-    "layers", "models", "weights", "recipes", "data", "evaluation", "training", "visualize", "commands", "cli",
+    "layers", "models", "weights", "recipes", "data", "preprocessing", "evaluation", "training", "visualize",
+    "commands", "cli",
 )  # fmt: skip
 # Rooms that stand side by side in it.
 APART = {("evaluation", "models"), ("data", "models"), ("recipes", "models"), ("recipes", "compilation")}
@@ -72,6 +73,12 @@ def test_type_checkers_see_every_public_name_where_it_is():
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     assert {alias.asname: node.module for node in block.body for alias in node.names} == cnn_jax._PUBLIC
     assert (Path(cnn_jax.__file__).parent / "py.typed").exists()
+
+
+def test_no_public_name_is_that_of_a_file():
+    """The import of cnn_jax/NAME.py would put the module in the place of what has its name."""
+    package = Path(cnn_jax.__file__).parent
+    assert not {path.stem for path in package.iterdir()} & {*cnn_jax.__all__}
 
 
 def test_a_room_is_at_hand_without_an_import_of_its_own():
