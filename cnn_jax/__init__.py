@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # the same as _PUBLIC, for editors and type checkers
     from cnn_jax.models.functional import functional as functional
     from cnn_jax.models.stacked import stack_blocks as stack_blocks
     from cnn_jax.models.stacked import unstack_blocks as unstack_blocks
+    from cnn_jax.prediction import predict as predict
     from cnn_jax.preprocessing import preprocess as preprocess
     from cnn_jax.recipes import RECIPES as RECIPES
     from cnn_jax.recipes import Recipe as Recipe
@@ -45,6 +46,7 @@ _PUBLIC = {
     "unstack_blocks": "cnn_jax.models.stacked",
     "functional": "cnn_jax.models.functional",
     "preprocess": "cnn_jax.preprocessing",
+    "predict": "cnn_jax.prediction",
     "lowering": "cnn_jax.layers",
     "open_dataset": "cnn_jax.data",
     "import_state_dict": "cnn_jax.weights",
