@@ -126,6 +126,7 @@ def run(command: Command, stop: StopRequest) -> None:
         # Loop. From here on a signal waits for the end of a step.
         stop.gentle = True
         folder.begin(program, state, tested, wandb=command.wandb, traced=traced)
+        folder.describe(train.dataset)
         compiled = {f"{name}_s": round(took, 2) for name, took in seconds.items()}
         folder.log.write("compiled", step=scalar(state.step), epoch=timeline.epoch(scalar(state.step)), **compiled)
         watch, records = Watch(folder, timeline, stop, state, train, config.max_skipped), {}

@@ -26,8 +26,8 @@ from cnn_jax.training.optimizer import make_optimizer, make_schedule
 from cnn_jax.training.state import TrainState
 
 FILES = {
-    ".lock", "checkpoints", "config.json", "confusion.png", "curves.png", "metrics.jsonl", "mistakes.png",
-    "summary.json", "tensorboard",
+    ".lock", "checkpoints", "config.json", "confusion.png", "curves.png", "dataset.json", "metrics.jsonl",
+    "mistakes.png", "summary.json", "tensorboard",
 }  # fmt: skip
 SUMMARY = [
     "recipe", "model", "dataset", "seed", "steps", "params", "test_loss", "test_top1", "test_top5", "test_count",

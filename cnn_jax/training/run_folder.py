@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from cnn_jax import storage
 from cnn_jax.atomic import write_json
+from cnn_jax.data.dataset import Dataset
 from cnn_jax.distributed import first, once
 from cnn_jax.errors import Unavailable, UserError, of_system
 from cnn_jax.recipes.configuration import differences, read_json
@@ -25,7 +26,7 @@ from cnn_jax.training.program import Program
 from cnn_jax.training.state import TrainState, scalar
 from cnn_jax.training.trace import Trace
 
-LOCK, METRICS = ".lock", "metrics.jsonl"
+LOCK, METRICS, DATASET = ".lock", "metrics.jsonl", "dataset.json"
 MAY_CHANGE = ("data_dir:", "batch_size:", "bad_images:")  # none of them changes what is past
 
 
@@ -122,6 +123,11 @@ class RunFolder:
         if not first():
             open_log()
         self.trace = self._held.enter_context(Trace(self.path / "profile", traced if first() else None))
+
+    def describe(self, dataset: Dataset) -> None:
+        """Writes dataset.json: what the classes are called and what shape images have, for who has not the data set."""
+        described = {"name": dataset.name, "classes": dataset.classes, "shape": dataset.shape}
+        once(lambda: write_json(self.path / DATASET, described))
 
     def tested(self, step: int) -> dict[str, Any] | None:
         """What a test of the saved `step`, of the kind that this run makes, found; None if there was none."""
