@@ -4,7 +4,7 @@
     cnn-jax info resnet50        the card of a network
     cnn-jax summary resnet50     its layers: shapes, parameters, multiply-accumulates
     cnn-jax fit resnet50 --batch 256    what memory a training step takes, and the largest batch
-    cnn-jax evaluate resnet50 --weights FILE --dataset NAME    accuracy, likelihood and calibration
+    cnn-jax evaluate resnet50.tv_in1k --dataset NAME    accuracy, likelihood and calibration
     cnn-jax prepare fashion_mnist     a TFDS data set, fetched or made of files that are here
     cnn-jax inspect fashion_mnist     what is in a data set, and a picture of it
 
@@ -220,6 +220,16 @@ def _gibibytes(text: str) -> float:
     return value
 
 
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a share above 0, at most 1, not {text!r}")
+    return value
+
+
 def _parser() -> _Parser:
     parser = _Parser(prog="cnn-jax", description="The classic convolutional networks in JAX.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -255,9 +265,11 @@ def _parser() -> _Parser:
     fit.add_argument("--memory", type=_gibibytes, metavar="GIB", help="of a device; this machine's if not given")
     fit.set_defaults(run=fit_command)
     test = commands.add_parser("evaluate", help="accuracy, likelihood and calibration on a data set")
-    test.add_argument("name", help="the network")
-    network = test.add_mutually_exclusive_group(required=True)
-    network.add_argument("--weights", type=Path, metavar="FILE", help="published weights: .safetensors, .npz or .pth")
+    test.add_argument("name", help="published weights, such as resnet50.tv_in1k, or a network")
+    network = test.add_mutually_exclusive_group()
+    network.add_argument(
+        "--weights", metavar="TAG", help="a network's, published, or a FILE: .safetensors, .npz or .pth"
+    )
     network.add_argument("--run", metavar="DIR", dest="folder", help="what train.py left, also on gs://")
     test.add_argument("--dataset", metavar="NAME", help="the run's if not given")
     test.add_argument("--split", help="the run's, or test")
@@ -268,8 +280,13 @@ def _parser() -> _Parser:
         "googlenet_144, dense, multi_scale, multi_scale_jittered, multi_scale_resnet; see docs/evaluation.md",
     )
     test.add_argument("--batch-size", type=_positive, default=64, metavar="INPUTS", help="of the network, a step")
-    test.add_argument("--image-size", type=_positive, metavar="PIXELS", help="the run's, or the card's")
-    test.add_argument("--resize", type=_positive, metavar="PIXELS", help="shorter side before the crop; by the card")
+    test.add_argument("--image-size", type=_positive, metavar="PIXELS", help="the run's, or the weights'")
+    shorter = test.add_mutually_exclusive_group()
+    shorter.add_argument(
+        "--resize", type=_positive, metavar="PIXELS", help="shorter side before the crop; the weights'"
+    )
+    shorter.add_argument("--crop", type=_share, metavar="SHARE", help="of the shorter side, instead of --resize")
+    test.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="of the resize; the weights'")
     test.add_argument("--bad-images", choices=("error", "skip"), default="error", help="skip: left out, counted")
     test.add_argument("--out", type=Path, metavar="DIR", help="for metrics.json, classes.csv and two pictures")
     test.set_defaults(run=evaluate_command)

@@ -111,3 +111,11 @@ def whole(tmp_path_factory, data_dir):
     folder = runs.made_once(tmp_path_factory, "whole", make)
     said = json.loads((folder / "said.json").read_text())
     return folder / "run", subprocess.CompletedProcess([], 0, **said)
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory):
+    """A ResNet-20 for four classes in a file, and as variables."""
+    from small_weights import drawn  # which imports JAX
+
+    return drawn(tmp_path_factory.mktemp("weights"))

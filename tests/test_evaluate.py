@@ -73,7 +73,7 @@ def pictures(count):
 
 
 def run(images, protocol, batch_size=16, bad_images="error"):
-    how = make_protocol(protocol, 64, None, 0.875, "bilinear")
+    how = make_protocol(protocol, 64, 73, "bilinear")
     step = partial(predict, apply=linear, protocol=how, **NORM)
     options = {"channels": 3, "batch_size": batch_size, "bad_images": bad_images}
     return evaluate_dataset(jax.jit(step), VARIABLES, images, how, **options), how, step
@@ -93,7 +93,7 @@ def test_images_of_many_sizes_are_seen_once_each_and_in_order(protocol):
 
 def test_a_step_takes_no_more_than_the_batch():
     files, labels = pictures(40)
-    how = make_protocol("multi_scale_jittered", 64, None, 0.875, "bilinear")
+    how = make_protocol("multi_scale_jittered", 64, 73, "bilinear")
     step = jax.jit(partial(predict, apply=linear, protocol=how, **NORM))
     seen = []
 
@@ -176,7 +176,7 @@ found["shared"] = evaluate(lambda row: step(variables, data, put(row, split(mesh
 # From the host, each process its share; images of two shapes, views of another.
 several = [image if i % 3 else image[:, :7] for i, image in enumerate(images)]
 for name, protocol in (("center", "center"), ("ten", "ten_crop"), ("dense", "dense")):
-    how = make_protocol(protocol, 8, 32 if protocol == "dense" else None, 0.8, "bilinear")
+    how = make_protocol(protocol, 8, 32 if protocol == "dense" else 10, "bilinear")
     predict_step = jax.jit(partial(predict, apply=Net().apply, protocol=how, mean=(0.5,) * 3, std=(0.25,) * 3))
     found[name] = evaluate_dataset(predict_step, variables, dataset(several, labels), how, channels=3, batch_size=64)
 json.dump({"devices": jax.device_count(), "processes": jax.process_count(), "found": {

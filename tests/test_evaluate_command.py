@@ -9,9 +9,8 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import save_file
 
-from cnn_jax import create_model, export_state_dict, import_state_dict, model_info
+from cnn_jax import create_model, export_state_dict, model_info
 from cnn_jax.cli import main
 from cnn_jax.evaluation import PROTOCOLS
 
@@ -23,22 +22,6 @@ def run(capsys, *argv):
     code = main(["evaluate", *map(str, argv)])
     out, err = capsys.readouterr()
     return code, out, err
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A ResNet-20 for four classes in a file, and as variables."""
-    model = create_model("resnet20_cifar", num_classes=4)
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32), train=False))
-    drawn = jax.tree.map(lambda leaf: RNG.uniform(2, 3, leaf.shape).astype(np.float32), shapes["batch_stats"])
-    params = jax.tree.map(
-        lambda leaf: RNG.standard_normal(leaf.shape, np.float32) / max(1, np.prod(leaf.shape[:-1])) ** 0.5,
-        shapes["params"],
-    )
-    state_dict = export_state_dict("resnet20_cifar", {"params": params, "batch_stats": drawn})
-    path = tmp_path_factory.mktemp("weights") / "resnet20.safetensors"
-    save_file({key: np.ascontiguousarray(value) for key, value in state_dict.items()}, path)
-    return path, import_state_dict("resnet20_cifar", state_dict)
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +38,8 @@ def folder(tmp_path_factory):
     return root, images, np.array(labels)
 
 
-def test_weights_on_a_folder_of_images_give_the_figures_worked_out_by_hand(capsys, weights, folder, tmp_path):
-    path, variables = weights
+def test_weights_on_a_folder_of_images_give_the_figures_worked_out_by_hand(capsys, small_weights, folder, tmp_path):
+    path, variables = small_weights
     root, images, labels = folder
     argv = ("--weights", path, "--dataset", f"folder:{root}", "--batch-size", 7, "--out", tmp_path / "a" / "b")
     code, out, err = run(capsys, "resnet20_cifar", *argv)
@@ -74,6 +57,7 @@ def test_weights_on_a_folder_of_images_give_the_figures_worked_out_by_hand(capsy
     right = probability.argmax(1) == labels
     found = json.loads((tmp_path / "a" / "b" / "metrics.json").read_text())
     assert (found["count"], found["skipped"], found["protocol"]) == (30, 0, "center")
+    assert (found["image_size"], found["resize"], found["interpolation"]) == (32, 32, "bilinear")
     assert found["top1"] == right.mean() and found["top5"] == 1
     assert found["nll"] == pytest.approx(-np.log(probability[np.arange(30), labels]).mean(), rel=1e-4)
     assert f"folder:{root} test, center: 30 images" in out and f"top-1 {right.mean():.2%}" in out
@@ -91,20 +75,20 @@ def test_weights_on_a_folder_of_images_give_the_figures_worked_out_by_hand(capsy
 
 
 @pytest.mark.parametrize("protocol", ["ten_crop", "dense"])
-def test_other_protocols_see_every_image_too(capsys, weights, folder, protocol):
-    argv = ("--weights", weights[0], "--dataset", f"folder:{folder[0]}", "--protocol", protocol, "--resize", 40)
+def test_other_protocols_see_every_image_too(capsys, small_weights, folder, protocol):
+    argv = ("--weights", small_weights[0], "--dataset", f"folder:{folder[0]}", "--protocol", protocol, "--resize", 40)
     code, out, _ = run(capsys, "resnet20_cifar", *argv)
     assert code == 0 and f"{protocol}: 30 images\n" in out
 
 
-def test_bad_images_end_the_command_or_are_counted(capsys, weights, folder, tmp_path):
+def test_bad_images_end_the_command_or_are_counted(capsys, small_weights, folder, tmp_path):
     (tmp_path / "test").mkdir()
     for name in CLASSES:
         (tmp_path / "test" / name).symlink_to(folder[0] / "test" / name)
     (tmp_path / "test" / "emu").mkdir()
     (tmp_path / "test" / "emu" / "cut.png").write_bytes((folder[0] / "test" / "ant" / "0.png").read_bytes()[:60])
     other = tmp_path / "five.npz"  # one class more
-    state_dict = export_state_dict("resnet20_cifar", weights[1])
+    state_dict = export_state_dict("resnet20_cifar", small_weights[1])
     head = next(key for key, value in state_dict.items() if value.shape == (4, 64))
     bias = next(key for key, value in state_dict.items() if value.shape == (4,))
     np.savez(other, **(state_dict | {head: np.zeros((5, 64), np.float32), bias: np.zeros(5, np.float32)}))
@@ -141,10 +125,14 @@ def test_a_run_brings_its_own_data_set(capsys, trained):
     )
 
 
-def test_mistakes_are_one_line_and_exit_code_2(capsys, weights, folder, trained, tmp_path):
-    given, animals = ("--weights", weights[0]), ("--dataset", f"folder:{folder[0]}")
+def test_mistakes_are_one_line_and_exit_code_2(capsys, small_weights, folder, trained, tmp_path):
+    given, animals = ("--weights", small_weights[0]), ("--dataset", f"folder:{folder[0]}")
     for argv, line in (
-        (("resnet20_cifar", *animals), "one of the arguments --weights --run is required"),
+        (("resnet20_cifar", *animals), "without weights; say which: resnet20_cifar.akamaster_cifar10; --weights FILE"),
+        (("lenet5", *animals), "lenet5 is a network without weights; say which: --weights FILE or --run DIR"),
+        (("resnet50", *animals), "say which: resnet50.a1_in1k"),
+        (("resnet50.tv_in2k", *animals), "did you mean resnet50.tv_in1k"),
+        (("vgg16", "--weights", "resnet50.tv_in1k", *animals), "are weights of resnet50, not of vgg16"),
         (("resnet20_cifar", *given, "--run", trained), "not allowed with argument"),
         (("resnet20_cifr", *given, *animals), "unknown model 'resnet20_cifr'; did you mean resnet20_cifar"),
         (("resnet20_cifar", *given), "--dataset says on what to evaluate"),
@@ -157,8 +145,12 @@ def test_mistakes_are_one_line_and_exit_code_2(capsys, weights, folder, trained,
         (("resnet20_cifar", *given, *animals, "--protocol", "multi_scale"), "does not take the views of multi_scale"),
         (("resnet20_cifar", *given, *animals, "--protocol", "tencrop"), "did you mean ten_crop"),
         (("resnet20_cifar", *given, *animals, "--split", "tset"), "unknown split"),
+        (("resnet20_cifar", *given, *animals, "--resize", 31), "--resize 31 is less than the 32 pixels of the crop"),
+        (("resnet20_cifar", *given, *animals, "--protocol", "googlenet_144", "--crop", 0.9), "--crop means nothing to"),
+        (("resnet20_cifar", *given, *animals, "--resize", 40, "--crop", 0.8), "not allowed with argument"),
+        (("resnet20_cifar", *given, *animals, "--crop", "87.5"), "must be a share above 0, at most 1"),
         (("resnet20_cifar", *given, *animals, "--batch-size", "0"), "must be a positive whole number"),
-        (("resnet20_cifar", *given, *animals, "--out", weights[0]), "cannot write to --out"),
+        (("resnet20_cifar", *given, *animals, "--out", small_weights[0]), "cannot write to --out"),
     ):
         code, out, err = run(capsys, *argv)
         assert (code, out) == (2, ""), argv

@@ -18,29 +18,29 @@ def picture(height, width, channels=3):
     return RNG.integers(0, 256, (height, width, channels), np.uint8)
 
 
-def views(name, pixels, size=224, resize=None, crop=0.875, interpolation="bilinear"):
-    return make_protocol(name, size, resize, crop, interpolation).views(pixels)
+def views(name, pixels, size=224, resize=256, interpolation="bilinear"):
+    return make_protocol(name, size, resize, interpolation).views(pixels)
 
 
 @pytest.mark.parametrize(
-    ("size", "resize", "crop", "interpolation", "shorter"),
+    ("size", "shorter", "interpolation"),
     [
-        (224, None, 0.875, "bilinear", 256),
-        (227, None, 227 / 256, "bilinear", 256),
-        (224, None, 0.95, "bicubic", 235),
-        (32, None, 1.0, "bilinear", 32),
-        (224, 232, 0.875, "bilinear", 232),
+        (224, 256, "bilinear"),
+        (227, 256, "bilinear"),
+        (224, 235, "bicubic"),
+        (32, 32, "bilinear"),
+        (224, 232, "bilinear"),
     ],
 )
 @pytest.mark.parametrize(("height", "width"), [(300, 401), (401, 300), (90, 131)])
-def test_center_is_torchvisions_resize_and_center_crop(height, width, size, resize, crop, interpolation, shorter):
+def test_center_is_torchvisions_resize_and_center_crop(height, width, size, shorter, interpolation):
     pixels = picture(height, width)
     # torchvision.transforms.Resize and CenterCrop on a PIL image.
     new = tuple(int(shorter * side / min(height, width)) for side in (width, height))
     resized = Image.fromarray(pixels).resize(new, getattr(Image.Resampling, interpolation.upper()))
     left, top = round((new[0] - size) / 2), round((new[1] - size) / 2)
     expected = np.asarray(resized.crop((left, top, left + size, top + size)))
-    (found,) = views("center", pixels, size, resize, crop, interpolation)
+    (found,) = views("center", pixels, size, shorter, interpolation)
     np.testing.assert_array_equal(found, expected[None])
 
 
@@ -83,12 +83,12 @@ def test_other_networks_see_googlenets_scales_in_proportion():
 @pytest.mark.parametrize(
     ("name", "resize", "scales"),
     [
-        ("dense", None, [256]),
+        ("dense", 256, [256]),
         ("dense", 384, [384]),
-        ("multi_scale", None, [224, 256, 288]),
+        ("multi_scale", 256, [224, 256, 288]),
         ("multi_scale", 384, [352, 384, 416]),
-        ("multi_scale_jittered", None, [256, 384, 512]),
-        ("multi_scale_resnet", None, [224, 256, 384, 480, 640]),
+        ("multi_scale_jittered", 256, [256, 384, 512]),
+        ("multi_scale_resnet", 256, [224, 256, 384, 480, 640]),
     ],
 )
 def test_dense_scales_are_the_papers(name, resize, scales):
@@ -126,7 +126,7 @@ def scripted(variables, images, *, train):
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_probabilities_are_averaged_over_all_views_after_the_softmax(name):
     pixels = [picture(80, 100) // np.uint8(i + 1) for i in range(3)]
-    protocol = make_protocol(name, 64, None, 0.875, "bilinear")
+    protocol = make_protocol(name, 64, 73, "bilinear")
     labels, mean, std = np.array([0, 1, 0]), (0.5, 0.4, 0.3), (0.2, 0.3, 0.1)
     seen = [protocol.views(image) for image in pixels]
     batch = [np.stack(group) for group in zip(*seen, strict=True)]
@@ -152,14 +152,14 @@ def test_probabilities_are_averaged_over_all_views_after_the_softmax(name):
 def test_counts_of_views_are_the_papers():
     counts = {"fit": 1, "center": 1, "ten_crop": 10, "googlenet_144": 144, "dense": 2, "multi_scale": 6}
     for name, count in counts.items():
-        protocol = make_protocol(name, 224, None, 0.875, "bilinear")
+        protocol = make_protocol(name, 224, 256, "bilinear")
         found = sum(len(group) for group in protocol.views(picture(60, 60)))
         assert found * (2 if protocol.mirror else 1) == count
 
 
 def test_fit_is_what_training_evaluates():
     images = RNG.integers(0, 256, (2, 20, 44, 1), np.uint8)  # framed one way, shrunk the other
-    protocol = make_protocol("fit", 32, None, 0.875, "bilinear")
+    protocol = make_protocol("fit", 32, 36, "bilinear")
     seen = []
     keep = lambda variables, x, *, train: (seen.append(x), jnp.zeros((2, 3)))[1]
     batch = [np.stack([protocol.views(image)[0] for image in images])]
@@ -168,17 +168,15 @@ def test_fit_is_what_training_evaluates():
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "resize", "line"),
+    ("name", "line"),
     [
-        ("centre", 224, None, "unknown protocol 'centre'; did you mean center?"),
-        ("fit", 224, 256, "--resize means nothing to --protocol fit"),
-        ("googlenet_144", 224, 256, "--resize means nothing to --protocol googlenet_144"),
-        ("ten_crop", 224, 200, "--resize 200 is less than the 224 pixels of the crop"),
+        ("centre", "unknown protocol 'centre'; did you mean center?"),
+        ("ten_crop", "ten_crop takes crops of 224 pixels, which a shorter side of 200 has not"),
     ],
 )
-def test_mistakes_are_told(name, size, resize, line):
+def test_mistakes_are_told(name, line):
     with pytest.raises(UserError, match=line):
-        make_protocol(name, size, resize, 0.875, "bilinear")
+        make_protocol(name, 224, 200, "bilinear")
 
 
 def narrow(name, monkeypatch):

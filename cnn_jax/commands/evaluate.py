@@ -5,29 +5,23 @@ import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from cnn_jax import distributed, visualize
 from cnn_jax.atomic import write_json, write_whole
+from cnn_jax.commands.network import enough_memory, open_network, open_run
 from cnn_jax.data import open_dataset
+from cnn_jax.data.decode import Interpolation
 from cnn_jax.errors import UserError, first_line, of_system
 from cnn_jax.evaluation.evaluate import Records, evaluate_dataset
 from cnn_jax.evaluation.metrics import calibration_error, class_accuracy, confusion_matrix, summarize
 from cnn_jax.evaluation.protocols import Protocol, make_protocol, predict
-from cnn_jax.models import create_model, model_info
+from cnn_jax.models import model_info
 from cnn_jax.models.fold import fold_batch_norm
-from cnn_jax.recipes import Recipe
-from cnn_jax.recipes.configuration import override, read_json
-from cnn_jax.storage import place
 from cnn_jax.tables import aligned
-from cnn_jax.training.checkpoint import load_variables
-from cnn_jax.training.program import network_options
-from cnn_jax.weights import import_state_dict, read_state_dict
 
 WORST = 5  # classes that are shown
 
@@ -35,8 +29,8 @@ WORST = 5  # classes that are shown
 def evaluate_command(
     *,
     name: str,
-    weights: Path | None,
-    folder: str | Path | None,
+    weights: str | None,
+    folder: str | None,
     dataset: str | None,
     split: str | None,
     data_dir: str | None,
@@ -44,77 +38,73 @@ def evaluate_command(
     batch_size: int,
     image_size: int | None,
     resize: int | None,
+    crop: float | None,
+    interpolation: Interpolation | None,
     bad_images: Literal["error", "skip"],
     out: Path | None,
 ) -> str:
     """What a network finds in a split: count, accuracies, likelihood, calibration, the worst classes.
 
-    One of `weights`, a file that read_state_dict reads, and `folder`, a run's, is given. A run's
-    are the parameters after its last step, to which its summary.json belongs; what is not given of
-    data set, split and image size is the run's. Writes metrics.json, classes.csv, confusion.png and
-    reliability.png into `out`.
+    `name` and `weights` are open_network's, or `folder` is that of a run that trained `name`: its parameters after the
+    last step, to which its summary.json belongs. Images are seen as the publisher of the weights tested them, or as the
+    run does, but for what is given of `image_size`, `resize`, `crop` and `interpolation`. Data set and split are the
+    run's if not given. Writes metrics.json, classes.csv, confusion.png and reliability.png into `out`.
 
     Raises:
       UserError: anything of this that is not there or does not fit together.
     """
     distributed.start()
-    info = model_info(name)
+    seen: dict[str, Any] = {"image_size": image_size, "resize": resize, "crop": crop, "interpolation": interpolation}
     if folder is not None:
-        config = read_run(folder)
-        if config.model != name:
-            raise UserError(f"the run in {folder} trained {config.model}, not {name}")
-        if config.seeds > 1:
-            raise UserError(f"the run in {folder} trained {config.seeds} seeds side by side; its summary.json has each")
-        variables = load_variables(folder, "latest")
-        dataset, split = dataset or config.dataset, split or config.test_split
-        data_dir, image_size = data_dir or config.data_dir, image_size or config.image_size
-        options = {"dtype": jnp.dtype(config.dtype)} | network_options(config)
-    else:
-        assert weights is not None
-        variables, options = import_state_dict(name, read_state_dict(weights)), {}
-    if dataset is None:
+        network, config = open_run(folder, "latest", **seen)
+        if network.name != model_info(name).name:
+            raise UserError(f"the run in {folder} trained {network.name}, not {name}")
+        dataset, split, data_dir = dataset or config.dataset, split or config.test_split, data_dir or config.data_dir
+    elif dataset is None:
         raise UserError("--dataset says on what to evaluate; only a --run has one of its own")
+    else:
+        network = open_network(name, weights, as_tested=True, **seen)
     images = open_dataset(dataset, split or "test", data_dir)
     if out is not None:
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise of_system(f"cannot write to --out {out}", error) from None
-
-    shapes = {path: values.shape for path, values in flatten_dict(variables["params"]).items()}
-    classes = next((shape[-1] for path, shape in shapes.items() if "head" in path), info.num_classes)
+    classes = network.num_classes
     if classes != len(images.classes):
-        raise UserError(f"{weights or folder} tells {classes} classes apart, {dataset} has {len(images.classes)}")
-    channels = shapes[*info.structure.layers[0].path.split("/"), "kernel"][2]
+        raise UserError(f"{network.source} tells {classes} classes apart, {dataset} has {len(images.classes)}")
 
     protocol = protocol or ("fit" if images.fixed_size else "center")
     if protocol == "fit" and not images.fixed_size:
         raise UserError(f"--protocol fit takes images of one size, those of {dataset} differ; center is usual for them")
-    size = image_size or info.input_size[0]
-    how = make_protocol(protocol, size, resize, info.crop, info.interpolation)
-    model = create_model(name, num_classes=classes, **options)
+    how = make_protocol(protocol, network.seen.size[0], network.seen.resize, network.seen.interpolation)
+    for option in (option for option in ("resize", "crop") if seen[option] is not None):
+        if not how.takes_resize:
+            raise UserError(f"--{option} means nothing to --protocol {protocol}: its scales are given")
+        if network.seen.resize < how.size and not how.dense:
+            raise UserError(f"--{option} {seen[option]} is less than the {how.size} pixels of the crop")
+    model = network.model
     if how.dense and hasattr(model, "dense"):
         model = model.clone(dense=True)
-    model, variables = fold_batch_norm(model, variables)
-    mean, std = info.normalization(channels)
+    model, variables = fold_batch_norm(model, network.variables)
+    mean, std = network.seen.mean, network.seen.std
     step = partial(predict, apply=model.apply, protocol=how, mean=mean, std=std)
-    check_sizes(name, protocol, how, step, variables, channels)
+    check_sizes(name, protocol, how, step, variables, len(mean))
 
-    try:
+    with enough_memory(batch_size):
         records = evaluate_dataset(
-            jax.jit(step), variables, images, how, channels=channels, batch_size=batch_size, bad_images=bad_images
+            jax.jit(step), variables, images, how, channels=len(mean), batch_size=batch_size, bad_images=bad_images
         )
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise UserError(f"the device has not memory enough for --batch-size {batch_size}; take a smaller one") from None
     summary = summarize(records)
     figures = {
-        "model": name,
-        **({"run": str(folder)} if folder else {"weights": str(weights)}),
+        "model": network.name,
+        **({"run": folder} if folder else {"weights": network.source}),
         "dataset": dataset,
         "split": images.split,
         "protocol": protocol,
+        "image_size": how.size,
+        "resize": network.seen.resize,
+        "interpolation": network.seen.interpolation,
         "count": summary["test_count"],
         "skipped": len(images) - summary["test_count"],
         "top1": summary["test_top1"],
@@ -127,22 +117,6 @@ def evaluate_command(
         return f"process 0 tells what {jax.process_count()} processes found"
     written = "" if out is None else f"\n{out}: {write_evaluation(out, figures, confusion, images.classes, records)}"
     return report(figures, confusion, images.classes) + written
-
-
-def read_run(folder: str | Path) -> Recipe:
-    """The configuration of a run, from its config.json.
-
-    Raises:
-      UserError: there is none, or it is not one.
-    """
-    path = place(folder) / "config.json"
-    values = read_json(path)
-    for key in ("recipe", "data"):  # where the values came from, and what the images were
-        values.pop(key, None)
-    try:
-        return override(Recipe(model=""), values)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
 
 
 def check_sizes(name: str, protocol: str, how: Protocol, step, variables, channels: int) -> None:

@@ -6,7 +6,7 @@ On the host an image becomes views; on the device the network's answers to them 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -135,25 +135,21 @@ PROTOCOLS = {
 }
 
 
-def make_protocol(name: str, size: int, resize: int | None, crop: float, interpolation: str) -> Protocol:
+def make_protocol(name: str, size: int, resize: int, interpolation: Interpolation) -> Protocol:
     """A protocol for a network that takes (size, size) images.
 
-    `resize` is the shorter side before crops are taken, floor(size / crop) if None; `crop` and
-    `interpolation` are the card's.
+    `resize` is the shorter side before crops are taken, by `interpolation`; protocols whose scales are given do not
+    look at it.
 
     Raises:
       UserError: no such protocol, or a `resize` that it cannot use.
     """
     if name not in PROTOCOLS:
         raise UserError(did_you_mean("protocol", name, PROTOCOLS))
-    row = PROTOCOLS[name]
-    if resize is not None and not row.takes_resize:
-        raise UserError(f"--resize means nothing to --protocol {name}: its scales are given")
-    if resize is not None and resize < size and not row.dense:
-        raise UserError(f"--resize {resize} is less than the {size} pixels of the crop")
-    resized = partial(resize_shorter, interpolation=cast(Interpolation, interpolation))
-    shorter = int(size / crop) if resize is None else resize
-    return replace(row, size=size, views=partial(row.views, size=size, resize=shorter, resized=resized))
+    if name == "ten_crop" and resize < size:
+        raise UserError(f"--protocol ten_crop takes crops of {size} pixels, which a shorter side of {resize} has not")
+    row, resized = PROTOCOLS[name], partial(resize_shorter, interpolation=interpolation)
+    return replace(row, size=size, views=partial(row.views, size=size, resize=resize, resized=resized))
 
 
 def predict(
