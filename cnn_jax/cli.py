@@ -4,17 +4,18 @@
     cnn-jax info resnet50        the card of a network
     cnn-jax summary resnet50     its layers: shapes, parameters, multiply-accumulates
     cnn-jax fit resnet50 --batch 256    what memory a training step takes, and the largest batch
+    cnn-jax predict PHOTO.jpg DIR/ --model resnet50.tv_in1k    what is on photographs
     cnn-jax evaluate resnet50.tv_in1k --dataset NAME    accuracy, likelihood and calibration
     cnn-jax prepare fashion_mnist     a TFDS data set, fetched or made of files that are here
     cnn-jax inspect fashion_mnist     what is in a data set, and a picture of it
 
-Exit codes: 0 done; 2 a mistake, told in one line; 130 after Ctrl-C.
+Exit codes: 0 done; 1 some images could not be read; 2 a mistake, told in one line; 130 after Ctrl-C.
 """
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -174,6 +175,15 @@ def fit_command(
     return report(config, limit, lambda line: print(line, file=sys.stderr, flush=True))
 
 
+def predict_command(**options) -> Iterator[str]:
+    """What commands.predict says."""
+    from cnn_jax.commands.predict import predict_command
+    from cnn_jax.compilation import keep_programs
+
+    keep_programs()
+    return predict_command(**options)
+
+
 def evaluate_command(**options) -> str:
     """What commands.evaluate says."""
     from cnn_jax.commands.evaluate import evaluate_command
@@ -230,6 +240,21 @@ def _share(text: str) -> float:
     return value
 
 
+def _add_predict(commands) -> None:
+    look = commands.add_parser("predict", help="what is on photographs")
+    look.add_argument("images", nargs="*", metavar="IMAGE", help="files, and folders of them at any depth")
+    network = look.add_mutually_exclusive_group()
+    network.add_argument("--model", metavar="NAME", help="a tag such as resnet50.tv_in1k, see `list --pretrained`")
+    network.add_argument("--run", metavar="DIR", dest="folder", help="what train.py left, also on gs://")
+    look.add_argument("--weights", metavar="FILE", help="of the model, where they are not published ones")
+    look.add_argument("--top", type=_positive, default=5, metavar="CLASSES", help="so many of each image")
+    look.add_argument("--batch-size", type=_positive, default=32, metavar="IMAGES", help="a step")
+    form = look.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_const", dest="form", const="json", help="an object a line")
+    form.add_argument("--csv", action="store_const", dest="form", const="csv")
+    look.set_defaults(run=predict_command, form="table")
+
+
 def _parser() -> _Parser:
     parser = _Parser(prog="cnn-jax", description="The classic convolutional networks in JAX.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -264,6 +289,7 @@ def _parser() -> _Parser:
     fit.add_argument("--remat", nargs="+", metavar="BLOCK", help="globs such as 'stage1*': computed again, not kept")
     fit.add_argument("--memory", type=_gibibytes, metavar="GIB", help="of a device; this machine's if not given")
     fit.set_defaults(run=fit_command)
+    _add_predict(commands)
     test = commands.add_parser("evaluate", help="accuracy, likelihood and calibration on a data set")
     test.add_argument("name", help="published weights, such as resnet50.tv_in1k, or a network")
     network = test.add_mutually_exclusive_group()
@@ -311,7 +337,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = vars(_parser().parse_args(argv))
         run = options.pop("run")
         del options["command"]
-        print(run(**options), flush=True)
+        said = run(**options)
+        for line in [said] if isinstance(said, str) else said:
+            print(line, flush=True)
         return 0
     except UserError as error:
         print(f"cnn-jax: {error}", file=sys.stderr)
@@ -330,7 +358,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """The installed command."""
-    if sys.argv[1:2] == ["evaluate"]:  # which computes for long
+    if sys.argv[1:2] in (["evaluate"], ["predict"]):  # which computes for long
         ask_for_huge_pages()
     code = main()
     if "jax" in sys.modules:

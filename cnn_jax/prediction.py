@@ -69,6 +69,9 @@ def predict(
     Raises:
       UserError: as preprocess and Preprocess; `classes` that are not as many as the network has. BadData: a bad image.
     """
+    for what, value in (("top", top), ("batch_size", batch_size)):
+        if value < 1:
+            raise UserError(f"{what} must be a positive whole number, not {value}")
     seen = of if isinstance(of, Preprocess) else preprocess(of)
     given, count = classes is not None, getattr(model, "num_classes", None)
     if count == 0:

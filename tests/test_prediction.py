@@ -69,6 +69,8 @@ def test_the_weights_say_what_the_classes_are_called():
     assert names("resnet50")[0].isdecimal()  # whatever weights these are
     with pytest.raises(UserError, match="has no classes to tell apart"):
         predict(OfMeans(0), {}, IMAGES, card)
+    with pytest.raises(UserError, match="top must be a positive whole number, not 0"):
+        predict(NETWORK, VARIABLES, IMAGES, SEEN, top=0)
     with pytest.raises(UserError, match="classes names 7 classes, the network has 1000"):
         predict(OfMeans(1000), drawn(1000), IMAGES, card, classes=NAMES)
 
