@@ -4,14 +4,18 @@ import io
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 from conftest import ROOT
 from PIL import Image
 
+from benchmarks import predict
 from benchmarks.collectives import MACHINES, Collective, Compiled, predicted, read_collectives
 from benchmarks.contender import LEAD, compare, rate_rows
 from benchmarks.photos import CLASSES, photo
+from cnn_jax.data.decode import BadImage, decode
+from cnn_jax.data.folder import image_files, read_file
 
 CONTENDER = """
 import sys, time
@@ -33,6 +37,15 @@ def test_photos_cost_what_photographs_cost():
     assert all(375 <= max(size) <= 500 and min(size) >= 333 for size in sizes)
     assert 70_000 < sum(len(jpeg) for jpeg, _ in found) / 6 < 150_000
     assert all(0 <= label < len(CLASSES) for _, label in found)
+
+
+def test_every_so_many_photos_to_predict_are_broken(monkeypatch, tmp_path):
+    monkeypatch.setattr(predict, "COUNT", 3)
+    monkeypatch.setattr(predict, "BROKEN", 2)
+    predict.prepare(tmp_path)
+    for number, path in enumerate(image_files(str(tmp_path))):
+        with pytest.raises(BadImage) if number in (0, 2) else nullcontext():
+            decode(read_file(path), 3)
 
 
 def test_contenders_are_timed_in_turn_without_what_they_made_ahead():
