@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax import create_model, export_state_dict, model_info
+from cnn_jax import UserError, create_model, export_state_dict, model_info
 from cnn_jax.cli import main
+from cnn_jax.commands import evaluate
 from cnn_jax.evaluation import PROTOCOLS
 
 RNG = np.random.default_rng(0)
@@ -72,6 +73,23 @@ def test_weights_on_a_folder_of_images_give_the_figures_worked_out_by_hand(capsy
     assert float(rows[CLASSES.index(worst)]["top1"]) == min(float(row["top1"]) for row in rows)
     for name in ("confusion.png", "reliability.png"):
         assert np.asarray(Image.open(tmp_path / "a" / "b" / name).convert("L")).std() > 5
+
+
+def test_published_weights_see_what_their_publisher_tested_them_on_but_for_what_is_given(capsys, monkeypatch):
+    def told(name, weights, **seen):
+        raise UserError(f"{name}, {weights}: {seen}")
+
+    monkeypatch.setattr(evaluate, "open_network", told)
+    for options, seen in (
+        ((), "'image_size': None, 'resize': None, 'crop': None, 'interpolation': None"),
+        (("--resize", 384), "'image_size': None, 'resize': 384, 'crop': None, 'interpolation': None"),
+        (
+            ("--image-size", 160, "--crop", 0.9, "--interpolation", "bilinear"),
+            "'image_size': 160, 'resize': None, 'crop': 0.9, 'interpolation': 'bilinear'",
+        ),
+    ):
+        code, _, err = run(capsys, "resnet50.a1_in1k", "--dataset", "imagenet2012", *options)
+        assert code == 2 and f"resnet50.a1_in1k, None: {{'as_tested': True, {seen}}}" in err
 
 
 @pytest.mark.parametrize("protocol", ["ten_crop", "dense"])
