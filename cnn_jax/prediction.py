@@ -18,7 +18,7 @@ from cnn_jax.data.imagenet import CLASSES
 from cnn_jax.errors import BadData, UserError
 from cnn_jax.evaluation.evaluate import AHEAD, arrived
 from cnn_jax.models.card import ModelInfo
-from cnn_jax.preprocessing import Image, Preprocess, named, preprocess, several
+from cnn_jax.preprocessing import Image, Preprocess, named, network_named, preprocess, several
 from cnn_jax.sharding import replicated, split
 from cnn_jax.weights import WeightCard, weight_card
 
@@ -56,8 +56,8 @@ def predict(
 ) -> Iterator[Prediction]:
     """The `top` most probable classes of each image, in the order of `images`, which are those of Preprocess.
 
-    `of` says what the network sees of an image: the tag or card of its weights, the name or card of the network, or
-    what `preprocess` made of these. Published weights for ImageNet bring its class names; `classes` names others.
+    `of` says what the network sees of an image: the name or card of its weights or of the network, see preprocess, or
+    what that made of these. Weights for ImageNet bring its class names; `classes` names others.
 
     Threads decode while the devices compute, `batch_size` images a step, split over all devices of this process. What
     is made ahead is some steps' worth, however many images there are, so paths need little memory. The network is
@@ -85,8 +85,8 @@ def predict(
 
 
 def class_names(of: Any) -> tuple[str, ...] | None:
-    """What the classes of published weights are called, by their tag or card; None if that is not known."""
-    card = weight_card(of) if isinstance(of, str) and not of.isidentifier() else of
+    """What the classes of weights are called, by their name or card; None if that is not known."""
+    card = network_named(of) or weight_card(of) if isinstance(of, str) else of
     if not isinstance(card, WeightCard):
         return None
     return card.classes or (CLASSES if card.num_classes == len(CLASSES) else None)

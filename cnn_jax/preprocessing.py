@@ -11,7 +11,7 @@ from PIL.Image import Image as Picture
 from cnn_jax.data.decode import BadImage, Interpolation, center, decode, resize_shorter
 from cnn_jax.data.folder import printable, read_file
 from cnn_jax.errors import BadData, UserError, did_you_mean
-from cnn_jax.models import model_info
+from cnn_jax.models import ALIASES, MODELS, model_info
 from cnn_jax.models.card import ModelInfo, for_channels
 from cnn_jax.weights import WeightCard, network_card, weight_card
 
@@ -77,7 +77,7 @@ def preprocess(
     interpolation: Interpolation | None = None,
     as_tested: bool = False,
 ) -> Preprocess:
-    """What published weights, by their tag or card, or a network, by its name or card, expect of images.
+    """What weights, by their card or as weight_card names them, or a network, by its name or card, expect of images.
 
     "resnet50.tv2_in1k" is what these weights were made with, "resnet50" what the network's card says, for weights of
     one's own. The rest replaces a part of it: `image_size`, the side of the crop; `resize`, the shorter side before
@@ -86,10 +86,10 @@ def preprocess(
     is larger than the usual one.
 
     Raises:
-      UserError: no such tag or network; both `resize` and `crop`, or a value that cannot be.
+      UserError: no such weights or network; both `resize` and `crop`, or a value that cannot be.
     """
     if isinstance(of, str):
-        of = model_info(of) if of.isidentifier() else weight_card(of)
+        of = network_named(of) or weight_card(of)
     card = network_card(of.name, image_size, len(of.mean)) if isinstance(of, ModelInfo) else of
     for what, value in (("channels", channels), ("image_size", image_size), ("resize", resize)):
         if value is not None and value < 1:
@@ -110,6 +110,16 @@ def preprocess(
         resize = shorter * min(size) // min(usual)
     mean, std = for_channels(card.mean, card.std, channels or len(card.mean))
     return Preprocess(size, resize, interpolation or card.interpolation, mean, std)
+
+
+def network_named(name: str) -> ModelInfo | None:
+    """The card of the network that a name means; None for that of weights: a tag, hf://user/name, a path.
+
+    Raises:
+      UserError: a single word that is neither a network nor a path.
+    """
+    word = name.isidentifier() and not os.path.exists(name)
+    return model_info(name) if word or name in MODELS or name in ALIASES else None
 
 
 def several(images: Any) -> Sequence[Any]:

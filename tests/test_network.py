@@ -13,6 +13,7 @@ from cnn_jax import export_state_dict, model_info, preprocess
 from cnn_jax.commands import network
 from cnn_jax.commands.network import open_network, open_run
 from cnn_jax.data.imagenet import CLASSES
+from cnn_jax.preprocessing import Preprocess
 from cnn_jax.training.run_folder import DATASET
 
 
@@ -58,6 +59,26 @@ def test_a_file_under_its_published_name_has_the_classes_of_those_weights(tmp_pa
         save_file(export_state_dict("squeezenet1_1", zeros), tmp_path / name)
         found = open_network("squeezenet1_1", str(tmp_path / name))
         assert (found.num_classes, found.classes, found.source) == (1000, classes, str(tmp_path / name))
+
+
+def test_a_folder_in_timms_format_is_a_name_also_where_it_is_a_single_word(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = {"architecture": "resnet18", "num_classes": 2, "label_names": ["owl", "tit"]}
+    about = {
+        "input_size": [3, 64, 64],
+        "crop_pct": 0.8,
+        "interpolation": "bicubic",
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+    }
+    (tmp_path / "birds").mkdir()
+    (tmp_path / "birds" / "config.json").write_text(json.dumps(config | {"pretrained_cfg": about}))
+    (tmp_path / "resnet18").mkdir()  # which hides no network
+    monkeypatch.setattr(network, "load_pretrained", lambda card: ("model", {}))
+    found = open_network("birds", None)
+    assert (found.name, found.num_classes, found.classes) == ("resnet18", 2, ("owl", "tit"))
+    assert found.seen == preprocess("birds") == Preprocess((64, 64), 80, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    assert preprocess("resnet18").resize == 256
 
 
 def test_a_run_that_does_not_describe_its_data_set_asks_the_set_itself(whole, data_dir, monkeypatch, tmp_path):

@@ -18,7 +18,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.models import create_model, list_models, model_info
 from cnn_jax.models.card import ModelInfo
 from cnn_jax.prediction import class_names
-from cnn_jax.preprocessing import Preprocess, preprocess
+from cnn_jax.preprocessing import Preprocess, network_named, preprocess
 from cnn_jax.recipes import Recipe
 from cnn_jax.recipes.configuration import override, read_json
 from cnn_jax.training.checkpoint import load_variables
@@ -60,7 +60,7 @@ def open_network(name: str, weights: str | None, **seen: Any) -> Network:
     Raises:
       UserError: no such network or weights, or weights of another network.
     """
-    network = model_info(name) if name.isidentifier() else None
+    network = network_named(name)
     if weights is None and network is not None:
         tags = list_models(f"{network.name}.*", pretrained=True)
         published = f"{', '.join(tags)}; " if tags else ""
