@@ -104,7 +104,7 @@ def run(command: Command, stop: StopRequest) -> None:
         seconds, taken = {}, []
         state = folder.restore(described, partial(timed, seconds, "init", create_state, program, described))
         if config.start is not None and scalar(state.step) == 0:
-            others = load_variables(config.start, "latest")["params"]
+            others = load_variables(config.start, "latest")
             state, taken = start_from(state, distributed.same(others), config.start_layers)
         timeline = timeline.going_on(scalar(state.step), scalar(state.seen))
         if scalar(state.step) > timeline.steps:

@@ -59,6 +59,9 @@ class Optimizer:
     accumulate: int = 1
     """Parts that a step's images are computed in, one after another, to need less memory. Batch normalisation
     and dropout see one part at a time."""
+    layer_decay: float = 1.0
+    """What the rate is multiplied by from each top-level layer to the one before it, from the head down (Howard & Ruder
+    2018, sec. 3.2)."""
     ema: float = 0.0
     """Share of the old moving average of parameters and batch statistics that is kept each step; what is tested
     and saved as the best is the average. None is kept if 0."""
@@ -77,6 +80,7 @@ class Optimizer:
         check_range("optimizer.weight-decay", self.weight_decay, 0)
         check_range("optimizer.clip", self.clip, 0)
         check_range("optimizer.accumulate", self.accumulate, 1, 1_000_000)
+        check_range("optimizer.layer-decay", self.layer_decay, 0, 1, open_low=True)
         check_range("optimizer.ema", self.ema, 0, 1, open_high=True)
 
 
@@ -270,6 +274,10 @@ class Recipe:
     """Folder of a run whose parameters of the same name and shape this one starts from (Simonyan 2015, sec. 3.1)."""
     start_layers: tuple[str, ...] = ("*",)
     """Which of them, as globs over the paths of layers, such as "stage1/*"."""
+    freeze_until: str | None = None
+    """The first layer that is trained, such as "stage3" or "head": all before keep their values and statistics."""
+    freeze_norms: bool = False
+    """Batch norms use and keep their running statistics everywhere; scales and biases are trained."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type; parameters and statistics stay float32."""
     remat: tuple[str, ...] = ()
@@ -320,6 +328,8 @@ class Recipe:
         if self.seeds > 1:
             check(self.precise_bn == 0, "precise-bn", self.precise_bn, "0 with seeds above 1")
             check(self.start is None, "start", self.start, "left out with seeds above 1")
+        if self.freeze_until is not None:
+            check(bool(self.freeze_until.strip()), "freeze-until", repr(self.freeze_until), "the name of a layer")
         check_range("max-skipped", self.max_skipped, 1, 1_000_000)
         for name, globs in (("start-layers", self.start_layers), ("remat", self.remat)):
             check(all(glob.strip() for glob in globs), name, globs, 'names or globs such as "stage1*"')

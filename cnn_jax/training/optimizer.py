@@ -88,8 +88,17 @@ def scale_by_given_rate() -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
+def scale_by_shares(shares: dict[str, float]) -> optax.GradientTransformation:
+    """updates -> updates times the share of their top-level layer, 1 where none is said."""
+
+    def scaled(path: tuple, update: jax.Array) -> jax.Array:
+        return shares.get(path[0].key, 1.0) * update
+
+    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scaled, updates))
+
+
 def make_optimizer(
-    config: Optimizer, schedule: Schedule, steps_per_epoch: int
+    config: Optimizer, schedule: Schedule, steps_per_epoch: int, shares: dict[str, float] | None = None
 ) -> optax.GradientTransformationExtraArgs:
     """The transformation whose `update(grads, state, params, lr=, value=)` gives what to add to the parameters.
 
@@ -106,6 +115,9 @@ def make_optimizer(
     On "plateau" `value` is the step's loss: when the mean over an epoch has not improved by
     `threshold` (relative) for `patience` epochs, the step itself, momentum included, is multiplied by `factor`.
     Epochs are counted in steps that had an effect.
+
+    `shares` of the rate by top-level layer (transfer.rate_shares) multiply the step in the end, decay and momentum
+    included.
     """
 
     mask = partial(decay_mask, decay_on=config.decay_on)
@@ -135,6 +147,8 @@ def make_optimizer(
             accumulation_size=steps_per_epoch,
         )
         steps = (*steps, plateau)
+    if shares:
+        steps = (*steps, scale_by_shares(shares))
     return optax.with_extra_args_support(optax.chain(*steps))
 
 

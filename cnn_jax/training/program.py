@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from cnn_jax import transfer
 from cnn_jax.data import augment
 from cnn_jax.data.order import Timeline
 from cnn_jax.errors import UserError
@@ -54,6 +55,21 @@ class Program:
         return self._model()
 
     @cached_property
+    def frozen(self) -> tuple[str, ...]:
+        """Top-level layers that keep their values; a UserError names the nearest if the recipe's is none."""
+        until = self.config.freeze_until
+        return () if until is None else transfer.before(self._layers, until)
+
+    @cached_property
+    def _plain(self) -> nn.Module:
+        """The network with what decides its layers alone."""
+        return create_model(self.config.model, num_classes=self.classes, **network_options(self.config))
+
+    @cached_property
+    def _layers(self) -> tuple[str, ...]:
+        return transfer.layer_names(self._plain, (*self.size, self.channels))
+
+    @cached_property
     def apply(self) -> Callable:
         """The network's, of (variables, images)."""
         return self.model.apply
@@ -69,14 +85,31 @@ class Program:
         own = {"group_size": config.bn_group_size, "momentum": config.bn_momentum}
         options = network_options(config) | {name: value for name, value in given.items() if value is not None}
         own = {name: value for name, value in own.items() if value is not None} | batch_norm
+        if norms := self._frozen_norms():
+            own["frozen"] = (*options.get("batch_norm", {}).get("frozen", ()), *norms)
         if own:
             options["batch_norm"] = options.get("batch_norm", {}) | own
         return create_model(config.model, num_classes=self.classes, dtype=jnp.dtype(config.dtype), **options)
 
+    def _frozen_norms(self) -> tuple[str, ...]:
+        """Globs over the batch norms that keep their statistics."""
+        if self.config.freeze_norms:
+            return ("*",)
+        if not self.frozen:
+            return ()
+        return transfer.norms_in(structure(self._plain, (*self.size, self.channels)).variables, self.frozen)
+
+    def held(self, params: dict) -> dict:
+        """The parameters, of which the frozen ones have no gradient, so that none is computed."""
+        return {name: jax.lax.stop_gradient(part) if name in self.frozen else part for name, part in params.items()}
+
     @cached_property
     def optimizer(self) -> optax.GradientTransformationExtraArgs:
         """The recipe's, which takes the learning rate with each step's gradient."""
-        return optimizer.make_optimizer(self.config.optimizer, self.config.schedule, self.timeline.steps_per_epoch)
+        config, shares = self.config.optimizer, None
+        if self.frozen or config.layer_decay < 1:
+            shares = transfer.rate_shares(self._layers, self.frozen, config.layer_decay)
+        return optimizer.make_optimizer(config, self.config.schedule, self.timeline.steps_per_epoch, shares)
 
     @cached_property
     def preprocess(self) -> Callable[[jax.Array, jax.Array | None], jax.Array]:
@@ -129,8 +162,7 @@ class Program:
     @cached_property
     def flops(self) -> int:
         """Floating-point operations of a training step for one image, by custom: 2 a multiply-add, 3 times forward."""
-        model = create_model(self.config.model, num_classes=self.classes, **network_options(self.config))
-        return 3 * 2 * structure(model, (*self.size, self.channels)).macs
+        return 3 * 2 * structure(self._plain, (*self.size, self.channels)).macs
 
 
 def network_options(config: Recipe) -> dict[str, Any]:
@@ -160,22 +192,29 @@ def evaluation_view(config: Recipe) -> dict[str, Any]:
 def start_from(state: TrainState, others: dict, patterns: tuple[str, ...]) -> tuple[TrainState, list[str]]:
     """The state with the values of `others` in layers of the same name and shape; and the names of those layers.
 
-    `others` are parameters, `patterns` globs over layers such as "stage1/conv1". Simonyan 2014
-    (1409.1556), sec. 3.1, starts its deeper networks so.
+    `others` are variables, `patterns` globs over layers such as "stage1/conv1"; running statistics go with their
+    layers. Simonyan 2014 (1409.1556), sec. 3.1, starts its deeper networks so.
 
     Raises:
       UserError: no layer matches and fits.
     """
-    own, theirs = flatten_dict(state.params), flatten_dict(others)
-    taken = {
-        path: jax.make_array_from_process_local_data(value.sharding, theirs[path], value.shape)
-        for path, value in own.items()
-        if any(fnmatchcase("/".join(path[:-1]), pattern) for pattern in patterns)
-        and path in theirs
-        and theirs[path].shape == value.shape
+
+    def fitting(own: dict, theirs: dict) -> dict:
+        own, theirs = flatten_dict(own), flatten_dict(theirs)
+        return own | {
+            path: jax.make_array_from_process_local_data(value.sharding, theirs[path], value.shape)
+            for path, value in own.items()
+            if any(fnmatchcase("/".join(path[:-1]), pattern) for pattern in patterns)
+            and path in theirs
+            and theirs[path].shape == value.shape
+        }
+
+    taken = {kind: fitting(values, others.get(kind, {})) for kind, values in state.variables.items()}
+    names = {
+        "/".join(path[:-1]) for path, value in taken["params"].items() if value is not flatten_dict(state.params)[path]
     }
-    if not taken:
+    if not names:
         raise UserError(f"no layer that {' '.join(patterns)} names has the same name and shape there")
-    params = unflatten_dict(own | taken)
-    ema = state.ema and state.ema | {"params": jax.tree.map(jnp.copy, params)}
-    return state.replace(params=params, ema=ema), sorted({"/".join(path[:-1]) for path in taken})
+    values = {kind: unflatten_dict(part) for kind, part in taken.items()}
+    ema = state.ema and jax.tree.map(jnp.copy, values)
+    return state.replace(**values, ema=ema), sorted(names)

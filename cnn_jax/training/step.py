@@ -63,7 +63,7 @@ def train_step(program: Program, state: TrainState, batch: Batch) -> tuple[Train
 
         def objective(params):
             logits, changed = program.apply(
-                {"params": params, "batch_stats": batch_stats},
+                {"params": program.held(params), "batch_stats": batch_stats},
                 images,
                 train=True,
                 mutable=["batch_stats", "aux_logits"],
