@@ -45,7 +45,6 @@ def run(command: Command, stop: StopRequest) -> None:
     from cnn_jax.evaluation import evaluate, summarize
     from cnn_jax.platform import DETERMINISTIC, add_flags
     from cnn_jax.sharding import data_mesh
-    from cnn_jax.training.checkpoint import expect_run, load_variables
     from cnn_jax.training.compiled import (
         abstract_state,
         compile_settle,
@@ -53,8 +52,9 @@ def run(command: Command, stop: StopRequest) -> None:
         compile_train,
         create_state,
     )
-    from cnn_jax.training.program import Program, evaluation_view, start_from
+    from cnn_jax.training.program import Program, evaluation_view
     from cnn_jax.training.run_folder import RunFolder, new_folder
+    from cnn_jax.training.start import check_start, read_start, start_from
     from cnn_jax.training.state import scalar
     from cnn_jax.training.summary import opening, summarize_run
     from cnn_jax.training.watch import Watch
@@ -89,7 +89,7 @@ def run(command: Command, stop: StopRequest) -> None:
     if traced and command.resume == "no" and traced[0] >= timeline.steps:
         raise UserError(f"--profile {command.profile}: the run ends with step {timeline.steps - 1}, counted from 0")
     if config.start is not None and command.resume == "no":
-        expect_run(config.start)
+        check_start(config.start)
 
     # Model and state, by shapes and places alone: a resumed run needs no first values.
     program = Program(config, timeline, train.classes, train.channels, train.engine.crops)
@@ -104,8 +104,8 @@ def run(command: Command, stop: StopRequest) -> None:
         seconds, taken = {}, []
         state = folder.restore(described, partial(timed, seconds, "init", create_state, program, described))
         if config.start is not None and scalar(state.step) == 0:
-            others = load_variables(config.start, "latest")
-            state, taken = start_from(state, distributed.same(others), config.start_layers)
+            others = distributed.same(read_start(config.start, train.channels))
+            state, taken = start_from(state, others, config.start_layers)
         timeline = timeline.going_on(scalar(state.step), scalar(state.seen))
         if scalar(state.step) > timeline.steps:
             raise UserError(f"the run in {out} is past epoch {config.epochs} already, at step {scalar(state.step)}")

@@ -15,7 +15,7 @@ from cnn_jax.data.order import Timeline
 from cnn_jax.models import lenet
 from cnn_jax.recipes import RECIPES, Optimizer, Recipe
 from cnn_jax.recipes.recipe import ModelOptions
-from cnn_jax.training.program import Program, start_from
+from cnn_jax.training.program import Program
 from cnn_jax.training.step import eval_step, train_step
 
 LENET = RECIPES["lenet5_modern"]
@@ -124,35 +124,3 @@ def test_operations_are_counted_by_custom():
     """Three times 2 operations for each of ResNet-50's 4.09e9 multiply-adds."""
     made = Program(Recipe(model="resnet50"), Timeline(8, 8, 1), classes=1000, channels=3)
     assert made.flops == 6 * 4_089_184_256
-
-
-def test_layers_of_another_run_are_taken_where_they_fit():
-    made = program(replace(LENET, optimizer=Optimizer(ema=0.9)))
-    state = jit_once(made.init)(0)
-    others = jax.tree.map(np.asarray, jit_once(made.init)(1).params)
-    layers = sorted(others)
-    head = layers[-1] if "head" not in others else "head"
-    others[head] = {name: value[..., :5] for name, value in others[head].items()}
-    started, taken = start_from(state, {"params": others}, ("*",))
-    assert taken == [layer for layer in layers if layer != head]
-    for layer in layers:
-        wanted = state.params if layer == head else others
-        for name, value in started.params[layer].items():
-            np.testing.assert_array_equal(value, wanted[layer][name])
-            np.testing.assert_array_equal(started.ema["params"][layer][name], wanted[layer][name])
-    assert start_from(state, {"params": others}, (layers[0],))[1] == [layers[0]]
-    with pytest.raises(UserError, match="no layer that fc\\* conv9 names has the same name and shape there"):
-        start_from(state, {"params": others}, ("fc*", "conv9"))
-
-
-def test_running_statistics_come_with_their_layers():
-    made = program(Recipe(model="resnet20_cifar"))
-    state = jit_once(made.init)(0)
-    others = jax.tree.map(lambda x: np.asarray(x) + 1, state.variables)
-    started, taken = start_from(state, others, ("stem*", "stage1*"))
-    assert all(name.startswith(("stem", "stage1")) for name in taken)
-    for kind in ("params", "batch_stats"):
-        for name, part in started.variables[kind].items():
-            moved = int(name.startswith(("stem", "stage1")))
-            for new, old in zip(jax.tree.leaves(part), jax.tree.leaves(state.variables[kind][name]), strict=True):
-                np.testing.assert_array_equal(new, old + moved)

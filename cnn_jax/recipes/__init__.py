@@ -5,6 +5,7 @@ from cnn_jax.recipes import (
     bn_inception,
     densenet,
     dpn,
+    finetune,
     googlenet,
     inception,
     inception_v4,
@@ -59,6 +60,7 @@ PAPERS = (
     one_hour,
     strikes_back,
     small,
+    finetune,
 )  # in the order of models.FAMILIES, then what trains networks of others
 RECIPES: dict[str, Recipe] = {name: recipe for paper in PAPERS for name, recipe in paper.RECIPES.items()}
 DEFAULT_RECIPE = "lenet5_modern"

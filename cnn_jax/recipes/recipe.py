@@ -271,7 +271,8 @@ class Recipe:
     precise_bn: int = 0
     """Training batches over which the running statistics are taken anew before each test; none if 0."""
     start: str | None = None
-    """Folder of a run whose parameters of the same name and shape this one starts from (Simonyan 2015, sec. 3.1)."""
+    """Folder of a run, or published weights such as resnet50.tv_in1k, whose values in layers of the same name and
+    shape this one starts from (Simonyan 2015, sec. 3.1)."""
     start_layers: tuple[str, ...] = ("*",)
     """Which of them, as globs over the paths of layers, such as "stage1/*"."""
     freeze_until: str | None = None

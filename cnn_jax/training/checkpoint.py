@@ -332,14 +332,6 @@ class Checkpoints:
         return storage.telling(f"checkpoint {self.directory if step is None else self._folder(step)} {what}")
 
 
-def expect_run(run: str | Path) -> None:
-    """Raises a UserError if `run` is not a folder of a run, with checkpoints."""
-    with storage.telling(f"--start {run} cannot be read"):
-        there = (storage.place(run) / "checkpoints").is_dir()
-    if not there:
-        raise UserError(f"--start {run} is no folder of a run: it has no checkpoints")
-
-
 def load_variables(run: str | Path, which: Literal["best", "latest"] = "best") -> dict:
     """What `model.apply` takes, from a run's folder, also on gs://: {"params": ..., "batch_stats": ...}, NumPy arrays.
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from typing import Any
 
@@ -10,12 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cnn_jax import transfer
 from cnn_jax.data import augment
 from cnn_jax.data.order import Timeline
-from cnn_jax.errors import UserError
 from cnn_jax.models import create_model, lenet, model_info
 from cnn_jax.models.card import ModelInfo
 from cnn_jax.models.structure import structure
@@ -187,34 +184,3 @@ def evaluation_view(config: Recipe) -> dict[str, Any]:
     """`size`, `crop` and `interpolation` of the images that a recipe's network is tested on, by its card."""
     info = model_info(config.model)
     return {"size": image_size(config)[0], "crop": info.crop, "interpolation": info.interpolation}
-
-
-def start_from(state: TrainState, others: dict, patterns: tuple[str, ...]) -> tuple[TrainState, list[str]]:
-    """The state with the values of `others` in layers of the same name and shape; and the names of those layers.
-
-    `others` are variables, `patterns` globs over layers such as "stage1/conv1"; running statistics go with their
-    layers. Simonyan 2014 (1409.1556), sec. 3.1, starts its deeper networks so.
-
-    Raises:
-      UserError: no layer matches and fits.
-    """
-
-    def fitting(own: dict, theirs: dict) -> dict:
-        own, theirs = flatten_dict(own), flatten_dict(theirs)
-        return own | {
-            path: jax.make_array_from_process_local_data(value.sharding, theirs[path], value.shape)
-            for path, value in own.items()
-            if any(fnmatchcase("/".join(path[:-1]), pattern) for pattern in patterns)
-            and path in theirs
-            and theirs[path].shape == value.shape
-        }
-
-    taken = {kind: fitting(values, others.get(kind, {})) for kind, values in state.variables.items()}
-    names = {
-        "/".join(path[:-1]) for path, value in taken["params"].items() if value is not flatten_dict(state.params)[path]
-    }
-    if not names:
-        raise UserError(f"no layer that {' '.join(patterns)} names has the same name and shape there")
-    values = {kind: unflatten_dict(part) for kind, part in taken.items()}
-    ema = state.ema and jax.tree.map(jnp.copy, values)
-    return state.replace(**values, ema=ema), sorted(names)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from flax.traverse_util import flatten_dict
 
 from cnn_jax.data.loaders import Loader
 from cnn_jax.sharding import whole
@@ -13,15 +14,24 @@ from cnn_jax.training.state import TrainState, count, digest, scalar
 
 
 def opening(out: str | Path, program: Program, state: TrainState, loaders: dict[str, Loader], taken: list[str]) -> str:
-    """What is trained, on what, from where; `taken` are the layers of another run."""
+    """What is trained, on what, from where; `taken` are the layers that were started from."""
     config = program.config
     images = ", ".join(f"{len(loader):,} {kind}" for kind, loader in loaders.items())
     return (
         f"{config.model}: {count(state.params) // config.seeds:,} parameters, on {device()}\n"
         f"{config.dataset}: {images} images, {program.classes} classes, on the {loaders['train'].engine.place}\n"
-        + (f"from {config.start}: {', '.join(taken)}\n" if taken else "")
+        + (f"from {config.start}: {_share(taken, state)}\n" if taken else "")
+        + (f"frozen: {len(program.frozen)} layers before {config.freeze_until}\n" if program.frozen else "")
         + f"{out}: from step {scalar(state.step)} to {program.timeline.steps}"
     )
+
+
+def _share(taken: list[str], state: TrainState) -> str:
+    """Which layers were taken, by those that were not if these are fewer."""
+    left = sorted({"/".join(path[:-1]) for path in flatten_dict(state.params)} - set(taken))
+    if len(left) < len(taken):
+        return f"all layers but {', '.join(left)}" if left else "all layers"
+    return ", ".join(taken)
 
 
 def summarize_run(
