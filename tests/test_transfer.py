@@ -83,6 +83,11 @@ def test_norms_that_are_frozen_keep_statistics_while_everything_learns():
     assert all(moved)
 
 
+def test_norms_of_a_network_that_has_none_cannot_be_frozen():
+    with pytest.raises(UserError, match="--freeze-norms: lenet5_modern has no batch norm"):
+        _ = program(model="lenet5_modern", image_size=32, freeze_norms=True).model
+
+
 def test_each_layer_moves_at_its_share_of_the_rate():
     """After one step of plain SGD the differences have the ratio of the rates."""
     plain, halved = (stepped(program(optimizer=replace(SGD, layer_decay=decay)), 1) for decay in (1.0, 0.5))

@@ -13,6 +13,7 @@ import optax
 from cnn_jax import transfer
 from cnn_jax.data import augment
 from cnn_jax.data.order import Timeline
+from cnn_jax.errors import UserError
 from cnn_jax.models import create_model, lenet, model_info
 from cnn_jax.models.card import ModelInfo
 from cnn_jax.models.structure import structure
@@ -89,12 +90,15 @@ class Program:
         return create_model(config.model, num_classes=self.classes, dtype=jnp.dtype(config.dtype), **options)
 
     def _frozen_norms(self) -> tuple[str, ...]:
-        """Globs over the batch norms that keep their statistics."""
-        if self.config.freeze_norms:
-            return ("*",)
-        if not self.frozen:
+        """Paths of the batch norms that keep their statistics."""
+        everywhere = self.config.freeze_norms
+        if not (everywhere or self.frozen):
             return ()
-        return transfer.norms_in(structure(self._plain, (*self.size, self.channels)).variables, self.frozen)
+        variables = structure(self._plain, (*self.size, self.channels)).variables
+        norms = transfer.norms_in(variables, tuple(variables["params"]) if everywhere else self.frozen)
+        if everywhere and not norms:
+            raise UserError(f"--freeze-norms: {self.config.model} has no batch norm")
+        return norms
 
     def held(self, params: dict) -> dict:
         """The parameters, of which the frozen ones have no gradient, so that none is computed."""
