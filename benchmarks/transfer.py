@@ -1,0 +1,155 @@
+"""Transfer, four cases: much or little data, a similar or a different task, beside training from scratch.
+
+    cnn-jax prepare fashion_mnist --data-dir DIR [--from-files FILES]
+    uv run python -m benchmarks.transfer --dir DIR [--images 20 100 400] [--seeds 3] [--steps 300]
+
+A CIFAR ResNet-20 learns the first five classes of Fashion-MNIST, once a seed, then with so many images a class the
+other five (the similar task) or the ten digits of mnist_5k (the different one): from scratch, by a linear probe on
+fixed features, by its last stage, as a whole at one rate and at rates that fall by 0.7 from layer to layer, and as
+Keras's guide advises, the head first and then everything at 1e-5 with its running statistics kept. Each is a run of
+train.py of about so many steps of 64 images, but the probe, which is solved. Figures are top-1 in percent on all test
+images of the task, mean and standard deviation over seeds; a run that is in DIR/transfer is not made again.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+
+from benchmarks.contender import Rows
+from benchmarks.networks import ROOT
+from benchmarks.report import command_line, write
+
+MODEL, BATCH, PARTS = "resnet20_cifar", 64, 5
+FINETUNED = {
+    "last stage": ("--freeze-until", "stage3"),
+    "whole": (),
+    "whole, rates falling": ("--optimizer.layer-decay", "0.7"),
+}
+KERAS = "head, then whole at 1e-5"
+METHODS = ("scratch", "linear probe", *FINETUNED, KERAS)
+
+
+def write_sets(folder: Path, prepared: str, counts: list[int]) -> None:
+    """The first five classes of Fashion-MNIST, and for each count the others and the digits, as .npz files."""
+    from cnn_jax.data import mnist_5k, open_dataset
+    from cnn_jax.data.decode import decode
+
+    def clothes(split: str) -> tuple[np.ndarray, np.ndarray]:
+        source = open_dataset("fashion_mnist", split, prepared).source
+        records = source.read(range(len(source)))
+        return np.stack([decode(image, 1) for image, _ in records]), np.array([label for _, label in records])
+
+    def save(name: str, count: int | None, first: int, *parts: tuple[np.ndarray, np.ndarray]) -> None:
+        arrays = {}
+        for split, (images, labels) in zip(("train", "test"), parts, strict=True):
+            rows = np.flatnonzero((labels >= first) & (labels < first + (10 if name == "digits" else PARTS)))
+            if split == "train" and count is not None:  # the first of each class
+                rows = np.concatenate([rows[labels[rows] == label][:count] for label in np.unique(labels[rows])])
+            arrays |= {f"x_{split}": images[rows], f"y_{split}": labels[rows] - first}
+        np.savez(folder / (name if count is None else f"{name}-{count}"), **arrays)
+
+    garments = clothes("train"), clothes("test")
+    digits = mnist_5k.read_split("train"), mnist_5k.read_split("test")
+    save("first", None, 0, *garments)
+    for count in counts:
+        save("other", count, PARTS, *garments)
+        save("digits", count, 0, *digits)
+
+
+def trained(out: Path, *options: str) -> float:
+    """Top-1 of a run of train.py, made if it is not there, or gone on with."""
+    if not (out / "summary.json").exists():
+        command = [
+            sys.executable,
+            "train.py",
+            "--out",
+            str(out),
+            "--resume",
+            "auto",
+            "--batch-size",
+            str(BATCH),
+            *options,
+        ]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return 100 * json.loads((out / "summary.json").read_text())["test_top1"]
+
+
+def probed(start: Path, file: Path) -> float:
+    """Top-1 of a linear probe on the features of a run."""
+    from cnn_jax import create_model, load_variables, model_info, transfer
+    from cnn_jax.data.augment import fit, normalize
+
+    mean_, std = model_info(MODEL).normalization(1)
+    variables, model = load_variables(start, "latest"), create_model(MODEL, num_classes=0)
+    variables["params"].pop("head")
+
+    def features(images: np.ndarray) -> np.ndarray:
+        images = images.reshape(-1, 28, 28, 1)
+        batches = (images[at : at + 500] for at in range(0, len(images), 500))
+        return transfer.pooled_features(model, variables, (normalize(fit(b, (32, 32)), mean_, std) for b in batches))
+
+    with np.load(file) as data:
+        classes = int(data["y_train"].max()) + 1
+        head = transfer.linear_probe(features(data["x_train"]), data["y_train"], classes)
+        guess = (features(data["x_test"]) @ np.asarray(head["kernel"]) + np.asarray(head["bias"])).argmax(1)
+        return 100 * float(np.mean(guess == data["y_test"]))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measures what is missing, writes the report; returns the exit code."""
+    parser = command_line(__doc__)
+    parser.add_argument("--dir", required=True, help="of the prepared data set; runs are kept there")
+    parser.add_argument("--images", type=int, nargs="+", default=[20, 100, 400], help="a class; the digits have 400")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=300, help="of a run, about")
+    parser.add_argument("--epochs", type=int, default=3, help="on the first five classes")
+    options = parser.parse_args(argv)
+    folder = Path(options.dir) / "transfer"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_sets(folder, options.dir, options.images)
+    found: dict[str, list[float]] = {}
+    for seed in range(options.seeds):
+        start = folder / f"first-{seed}"
+        recipe = ("--recipe", "finetune", "--model", MODEL, "--seed", str(seed), "--augment.flip")
+        fresh = ("--optimizer.lr", "0.05", "--dataset", str(folder / "first.npz"), "--epochs", str(options.epochs))
+        top1 = trained(start, *recipe, *fresh)
+        print(f"seed {seed}: {top1:.2f} % on the first classes", file=sys.stderr)
+        for task in ("other", "digits"):
+            for count in options.images:
+                images = count * (10 if task == "digits" else PARTS)
+                epochs = str(max(1, round(options.steps / max(1, images // BATCH))))
+                file = folder / f"{task}-{count}.npz"
+                common = ("--recipe", "finetune", "--model", MODEL, "--seed", str(seed), "--dataset", str(file))
+                begun = (*common, "--epochs", epochs, "--start", str(start))
+
+                def run(method: str, *more: str) -> float:
+                    return trained(folder / f"{task}-{count}-{seed}-{method.replace(' ', '_')}", *more)  # noqa: B023
+
+                rates = {"scratch": run("scratch", *common, "--epochs", epochs, "--optimizer.lr", "0.05")}
+                rates["linear probe"] = probed(start, file)
+                rates |= {method: run(method, *begun, *more) for method, more in FINETUNED.items()}
+                run("head", *begun, "--freeze-until", "head")
+                slow = ("--optimizer.kind", "adamw", "--optimizer.lr", "1e-5", "--freeze-norms")
+                head = folder / f"{task}-{count}-{seed}-head"
+                rates[KERAS] = run("keras", *common, "--epochs", epochs, "--start", str(head), *slow)
+                print(f"seed {seed}, {task}, {count} a class: {rates}", file=sys.stderr)
+                for method, rate in rates.items():
+                    found.setdefault(f"{task}, {count}, {method}", []).append(rate)
+    tables = {}
+    for task, title in (("other", "Similar: the other five garments"), ("digits", "Different: ten digits")):
+        rows: Rows = [("method", *(f"{count} a class" for count in options.images))]
+        for method in METHODS:
+            cells = (found[f"{task}, {count}, {method}"] for count in options.images)
+            rows.append((method, *(f"{mean(c):.1f}" + (f" ± {stdev(c):.1f}" if len(c) > 1 else "") for c in cells)))
+        tables[title] = rows
+    note = f"Top-1 in percent on all test images, {options.seeds} seeds, about {options.steps} steps of {BATCH} images."
+    write(options.out, "transfer", "Transfer of a CIFAR ResNet-20", tables, found, notes=(note,))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
