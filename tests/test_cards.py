@@ -100,6 +100,7 @@ def test_an_alias_names_the_same_weights():
         ("resnet50.tv3_in1k", "unknown weights 'resnet50.tv3_in1k'; did you mean resnet50.tv_in1k, resnet50.tv2_in1k"),
         ("inception_v4", "say which weights of inception_v4: inception_v4.tf_in1k"),
         ("lenet5", "lenet5 has no published weights"),
+        ("weights/mine.pth", "no file or folder weights/mine.pth"),
         ("hugo", "unknown weights 'hugo'; there are: "),
     ],
 )

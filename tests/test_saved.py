@@ -73,8 +73,14 @@ def test_a_network_that_timm_does_not_have_is_refused(tmp_path):
     [
         (None, "has no config.json that says which network"),
         ("[1]", "is no configuration of timm's: "),
-        ('{"architecture": "resnet18"}', "is no configuration of timm's: 'input_size'"),
-        ('{"architecture": ["x"], "input_size": [3, 224, 224]}', "is no configuration of timm's: "),
+        ("{}", "is no configuration of timm's: 'architecture'"),
+        ('{"architecture": ["x"]}', "is no configuration of timm's: "),
+        ('{"architecture": "resnet18", "input_size": 3}', "is no configuration of timm's: "),
+        (
+            '{"architecture": "resnet18", "crop_mode": "squash"}',
+            "wants crop_mode 'squash'; known here: center",
+        ),
+        ('{"architecture": "resnet18", "interpolation": "lanczos"}', "'lanczos'; known here: bilinear, bicubic"),
     ],
 )
 def test_a_folder_without_a_configuration_is_told(tmp_path, config, line):
@@ -98,6 +104,18 @@ def test_an_old_configuration_has_one_level(tmp_path):
     new = weight_card(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps(config | config.pop("pretrained_cfg")))
     assert weight_card(str(tmp_path)) == new
+
+
+def test_what_a_configuration_does_not_say_is_as_in_timm(tmp_path):
+    """timm 1.0.31: PretrainedCfg's defaults, and what it advises for tests."""
+    (tmp_path / "config.json").write_text('{"architecture": "resnet50"}')
+    card = weight_card(str(tmp_path))
+    assert (card.input_size, card.resize, card.interpolation, card.num_classes) == ((224, 224, 3), 256, "bicubic", 1000)
+    published = weight_card("resnet50.a1_in1k")
+    tested = {"crop_pct": 0.95, "test_input_size": [3, 288, 288], "test_crop_pct": 1.0, "license": "apache-2.0"}
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet50", "pretrained_cfg": tested}))
+    for field in ("input_size", "resize", "test_size", "test_resize", "mean", "std", "license", "interpolation"):
+        assert getattr(weight_card(str(tmp_path)), field) == getattr(published, field)
 
 
 TIMM = """

@@ -112,6 +112,8 @@ def weight_card(name: str) -> WeightCard:
         if card := next((card for card in WEIGHT_CARDS.values() if path.name in card.names), None):
             return replace(card, path=path)
         raise UserError(f"{path.name} is no name of published weights; import_state_dict takes any file of a network")
+    if "/" in name or path.suffix in (".safetensors", ".npz", ".pth", ".pt", ".bin"):
+        raise UserError(f"no file or folder {name}")
     if not dot and network in (*MODELS, *ALIASES):
         tags = ", ".join(list_models(network, pretrained=True))
         raise UserError(f"say which weights of {name}: {tags}" if tags else f"{name} has no published weights")
@@ -137,32 +139,43 @@ def network_card(name: str, size: int | None = None, channels: int = 3) -> Weigh
 
 
 def _configured(file: Path, name: str, **where: Any) -> WeightCard:
-    """What a config.json of timm's says; older ones have everything at one level."""
-    networks = {reference: info.name for info in MODELS.values() for reference in info.references}
+    """What a config.json of timm's says, or leaves to timm's defaults; older ones have everything at one level."""
+    networks = {each.removeprefix("timm."): info.name for info in MODELS.values() for each in info.references}
     try:
         values = json.loads(file.read_text())
         about = values.get("pretrained_cfg", values)
-        reference, described = f"timm.{values['architecture']}", values.get("label_descriptions") or {}
-        channels, height, width = about["input_size"]
+        architecture, described = values["architecture"], values.get("label_descriptions") or {}
+        channels, height, width = about.get("input_size") or (3, 224, 224)
+        crop = about.get("crop_pct") or 0.875
+        tested = (about.get("test_input_size") or (channels, height, width))[1]
+        resize, test_resize = math.floor(height / crop), math.floor(tested / (about.get("test_crop_pct") or crop))
+        differs = (tested, test_resize) != (height, resize)
+        for key, known in (("interpolation", ("bilinear", "bicubic")), ("crop_mode", ("center",))):
+            if about.get(key, known[-1]) not in known:
+                raise UserError(f"{name} wants {key} {about[key]!r}; known here: {', '.join(known)}")
         card = WeightCard(
             name,
-            networks.get(reference, ""),
-            reference,
+            networks.get(architecture, ""),
+            f"timm.{architecture}",
             input_size=(height, width, channels),
-            resize=math.floor(height / about["crop_pct"]),
-            interpolation=about["interpolation"],
-            mean=tuple(map(float, about["mean"])),
-            std=tuple(map(float, about["std"])),
+            resize=resize,
+            interpolation=about.get("interpolation", "bicubic"),
+            mean=tuple(map(float, about.get("mean") or IMAGENET_MEAN)),
+            std=tuple(map(float, about.get("std") or IMAGENET_STD)),
             num_classes=int(values.get("num_classes", about.get("num_classes", 1000))),
+            test_size=tested if differs else None,
+            test_resize=test_resize if differs else None,
             license=about.get("license"),
             classes=tuple(described.get(label, label) for label in values.get("label_names") or ()),
             **where,
         )
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{file.parent} has no {file.name} that says which network its weights are of") from None
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:  # any JSON
         raise UserError(f"{file} is no configuration of timm's: {first_line(error)}") from error
     if not card.model:
-        known = [each.removeprefix("timm.") for each in networks if each.startswith("timm.")]
-        raise UserError(f"{name}: {did_you_mean('architecture', str(values['architecture']), known)}")
+        known = [each.removeprefix("timm.") for info in MODELS.values() for each in info.references if "timm." in each]
+        raise UserError(f"{name}: {did_you_mean('architecture', str(architecture), known)}")
     return card

@@ -24,7 +24,7 @@ tags:
 {license}---
 # {name}
 
-{summary}: {paper}, {year}. {classes:,} classes.
+{summary} ({paper}, {year}); {classes:,} classes.
 
 Images enter in RGB, from 0 to 1: the shorter side resized to {resize} pixels ({interpolation}), the middle
 {height}x{width} pixels of it, less {mean}, divided by {std}.
