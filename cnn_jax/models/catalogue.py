@@ -9,10 +9,11 @@ Written from the cards by `cnn-jax list --markdown > docs/models.md`; a test kee
 
 Parameters are without auxiliary heads; MACs are multiply-accumulates of convolutions and linear
 layers for one image of the input size. "Same as" names the networks of other libraries with the
-same layers, whose weights load with `import_state_dict`. Those for which `tests/golden/` has a file
-have been compared by what they compute; of the others the names and shapes of all variables. Accuracy is
-published top-1 / top-5 in percent on ImageNet-1k validation (for the small networks the set is
-named): the first figure known, others are in `cnn-jax info NAME`.
+same layers, whose weights load with `import_state_dict`, published ones by name
+([weights.md](weights.md)). Those for which `tests/golden/` has a file have been compared by what
+they compute; of the others the names and shapes of all variables. Accuracy is published top-1 /
+top-5 in percent on ImageNet-1k validation (for the small networks the set is named): the first
+figure known, others are in `cnn-jax info NAME`.
 """
 
 
