@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import IO
@@ -32,7 +33,7 @@ def alone(path: Path) -> Generator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print(f"waiting for the process that holds {path}", flush=True)
+                print(f"waiting for the process that holds {path}", file=sys.stderr, flush=True)
                 fcntl.flock(file, fcntl.LOCK_EX)
             if not _is_at(file, path):
                 continue  # its owner has removed it, and a third may hold a new one

@@ -23,8 +23,9 @@ from tensorflow_datasets.core import hashing
 from tfds_sets import builder_code
 
 from cnn_jax import UserError, open_dataset
+from cnn_jax.atomic import alone
 from cnn_jax.cli import main
-from cnn_jax.data.prepare import NotWritable, alone, prepare
+from cnn_jax.data.prepare import NotWritable, prepare
 from cnn_jax.data.raw_files import read_idx
 
 PUBLISHED = Path(__file__).parent.parent.parent / "shared" / "data" / "fashion-mnist"
@@ -209,8 +210,8 @@ def test_what_a_living_process_writes_is_left_alone(raw, tmp_path):
     with subprocess.Popen(signalled(signal.SIGSTOP, ENCODING, *options), **pipe) as first:
         assert os.WIFSTOPPED(os.waitpid(first.pid, os.WUNTRACED)[1])
         before = leftovers(tmp_path)
-        with subprocess.Popen(command(*options), **pipe) as second:
-            assert second.stdout.readline().startswith("waiting for the process that holds")
+        with subprocess.Popen(command(*options), stderr=subprocess.PIPE, **pipe) as second:
+            assert second.stderr.readline().startswith("waiting for the process that holds")
             wait_until_locked_out(second.pid, lambda: second.poll() is None)
             assert leftovers(tmp_path) == before
             first.send_signal(signal.SIGCONT)
