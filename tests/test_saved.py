@@ -58,7 +58,7 @@ def test_timm_rounds_the_crop_to_the_same_resize():
             assert int(size / replace(network_card("resnet18", size), resize=resize).crop) == resize
 
 
-def test_a_network_that_timm_does_not_have_is_refused(tmp_path):
+def test_what_cannot_be_saved_is_refused(tmp_path):
     with pytest.raises(UserError, match="timm has no lenet5_modern, and this is its format"):
         save_pretrained(tmp_path, "lenet5_modern", drawn("lenet5_modern"))
     with pytest.raises(UserError, match="these are not variables of resnet18"):
@@ -66,6 +66,9 @@ def test_a_network_that_timm_does_not_have_is_refused(tmp_path):
     with pytest.raises(UserError, match="these are 2 names, and resnet18 tells 3 classes apart"):
         save_pretrained(tmp_path, "resnet18", drawn("resnet18"), classes="ab")
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write to .*file: File exists"):
+        save_pretrained(tmp_path / "file", "resnet18", drawn("resnet18"))
 
 
 @pytest.mark.parametrize(

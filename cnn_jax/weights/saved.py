@@ -8,9 +8,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save_file
 
 from cnn_jax.atomic import write_json, write_whole
-from cnn_jax.errors import UserError, of_system
+from cnn_jax.errors import UserError
 from cnn_jax.models import model_info
 from cnn_jax.models.card import for_channels
+from cnn_jax.storage import telling
 from cnn_jax.weights.cards import CONFIG, WEIGHTS, WeightCard, network_card
 from cnn_jax.weights.layout import export_state_dict, first_kernel, places
 
@@ -109,12 +110,10 @@ def save_pretrained(
         std=std,
         facts="".join(f"\n{fact}\n" for fact in facts),
     )
-    try:
+    with telling(f"cannot write to {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{WEIGHTS}.part"
         save_file(state_dict, part, {"format": "pt"})
         part.replace(folder / WEIGHTS)
         write_json(folder / CONFIG, about)
         write_whole(folder / "README.md", text)
-    except OSError as error:
-        raise of_system(f"cannot write to {folder}", error) from error
