@@ -106,7 +106,7 @@ def weight_card(name: str) -> WeightCard:
     if name.startswith(HUB):
         repository = name.removeprefix(HUB)
         return _configured(from_hub(repository, CONFIG, INSTEAD), name, hub=repository)
-    if path.is_dir():
+    if name and path.is_dir():
         return _configured(path / CONFIG, name, path=path / WEIGHTS)
     if path.is_file():
         if card := next((card for card in WEIGHT_CARDS.values() if path.name in card.names), None):

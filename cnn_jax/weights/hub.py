@@ -49,6 +49,8 @@ def from_hub(repository: str, file: str, otherwise: str) -> Path:
             # This tells at once that there is no network; hf_hub_download tries for half a minute.
             sha256 = huggingface_hub.get_hf_file_metadata(url).etag
         path = Path(huggingface_hub.hf_hub_download(**what, library_name="cnn_jax"))
+    except errors.HFValidationError:
+        raise UserError(f"{name!r} is no repository of the Hub; these are named hf://user/name") from None
     except errors.RepositoryNotFoundError:
         raise UserError(f"there is no {url.partition('/resolve/')[0]}, or it needs a login: hf auth login") from None
     except errors.RevisionNotFoundError:
