@@ -107,19 +107,16 @@ def test_weights_are_fetched_once_and_load_again_without_a_network(elsewhere, mo
 
 
 @pytest.mark.parametrize("tag", [HUB, URL])
-def test_without_a_network_a_line_says_what_to_do(elsewhere, monkeypatch, made, tag):
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+@pytest.mark.parametrize(("offline", "why"), [(True, "HF_HUB_OFFLINE is set"), (False, "Connection refused")])
+def test_without_a_network_a_line_says_what_to_do(elsewhere, monkeypatch, made, tag, offline, why):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     elsewhere.serve().server_close()  # nobody answers there
     elsewhere.put(tag, b"")
     card, place = WEIGHT_CARDS[tag], elsewhere.caches[1]
     with pytest.raises(UserError) as error:
         load_pretrained(tag)
-    name, size, why = (
-        ("mobilenetv3_small_050.lamb_in1k.safetensors", 6, "HF_HUB_OFFLINE is set")
-        if tag == HUB
-        else (card.url.rpartition("/")[2], 5, "[Errno 111] Connection refused")
-    )
-    assert str(error.value).endswith(f": {why}; put it, about {size} MB, into {place} as {name}")
+    name, size = (f"{HUB}.safetensors", 6) if tag == HUB else (card.url.rpartition("/")[2], 5)
+    assert str(error.value).endswith(f"{why}; put it, about {size} MB, into {place} as {name}")
     assert (f"{card.hub}/resolve/main/model.safetensors" if tag == HUB else card.url) in str(error.value)
     place.mkdir(parents=True, exist_ok=True)
     (place / name).write_bytes(made[tag][1])
@@ -182,7 +179,7 @@ def test_a_file_that_is_not_what_it_should_be_is_refused_and_not_kept(elsewhere,
     trace = tmp_path / "trace"
     content, line = {
         "truncated": (made[tag][1][:-1], "damaged or not a weight file"),
-        "pickle": (pickled(trace), "refused: it holds posix.system, not tensors"),
+        "pickle": (pickled(trace), r"refused: it holds \w+.system, not tensors"),
         "header": (struct.pack("<Q", 2 << 30) + b"{}", "damaged: a header of 2,147,483,648 bytes in a file of 10"),
         "bomb": (bomb() if what == "bomb" else b"", "refused: its .* bytes would become 134,217,856"),
         "page": (b"<html>log in first</html>", r"is none of \.safetensors, \.npz and PyTorch's \.pth"),

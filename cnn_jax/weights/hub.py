@@ -17,8 +17,12 @@ def folder() -> Path:
 
 
 def from_address(url: str, sha256: str, otherwise: str) -> Path:
-    """The file at `url`, in `folder()`; see fetch. A second process waits for the first."""
+    """The file at `url`, in `folder()`; see fetch. HF_HUB_OFFLINE holds here as well; a second process waits."""
+    from huggingface_hub import constants
+
     path = folder() / url.rpartition("/")[2]
+    if constants.HF_HUB_OFFLINE and not path.exists():
+        raise UserError(f"cannot fetch {url}: HF_HUB_OFFLINE is set; {otherwise}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with alone(path.with_name(f"{path.name}.lock")):
