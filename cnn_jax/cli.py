@@ -6,6 +6,7 @@
     cnn-jax fit resnet50 --batch 256    what memory a training step takes, and the largest batch
     cnn-jax predict PHOTO.jpg DIR/ --model resnet50.tv_in1k    what is on photographs
     cnn-jax evaluate resnet50.tv_in1k --dataset NAME    accuracy, likelihood and calibration
+    cnn-jax push hf://user/birds --run DIR    weights as timm has them, on the Hub or in a folder
     cnn-jax prepare fashion_mnist     a TFDS data set, fetched or made of files that are here
     cnn-jax inspect fashion_mnist     what is in a data set, and a picture of it
 
@@ -184,6 +185,13 @@ def predict_command(**options) -> Iterator[str]:
     return predict_command(**options)
 
 
+def push_command(**options) -> str:
+    """What commands.push says."""
+    from cnn_jax.commands.push import push
+
+    return push(**options)
+
+
 def evaluate_command(**options) -> str:
     """What commands.evaluate says."""
     from cnn_jax.commands.evaluate import evaluate_command
@@ -240,6 +248,17 @@ def _share(text: str) -> float:
     return value
 
 
+def _add_push(commands) -> None:
+    send = commands.add_parser("push", help="weights as timm has them, in a folder or on the Hub")
+    send.add_argument("to", metavar="TO", help="a folder, or hf://user/name")
+    network = send.add_mutually_exclusive_group(required=True)
+    network.add_argument("--model", metavar="NAME", help="a tag such as resnet50.tv_in1k, see `list --pretrained`")
+    network.add_argument("--run", metavar="DIR", dest="folder", help="what train.py left, also on gs://")
+    send.add_argument("--weights", metavar="FILE", help="of the model, where they are not published ones")
+    send.add_argument("--private", action="store_true", help="a new repository is the user's alone")
+    send.set_defaults(run=push_command)
+
+
 def _add_predict(commands) -> None:
     look = commands.add_parser("predict", help="what is on photographs")
     look.add_argument("images", nargs="*", metavar="IMAGE", help="files, and folders of them at any depth")
@@ -290,6 +309,7 @@ def _parser() -> _Parser:
     fit.add_argument("--memory", type=_gibibytes, metavar="GIB", help="of a device; this machine's if not given")
     fit.set_defaults(run=fit_command)
     _add_predict(commands)
+    _add_push(commands)
     test = commands.add_parser("evaluate", help="accuracy, likelihood and calibration on a data set")
     test.add_argument("name", help="published weights, such as resnet50.tv_in1k, or a network")
     network = test.add_mutually_exclusive_group()
