@@ -182,7 +182,7 @@ def test_a_file_that_is_not_what_it_should_be_is_refused_and_not_kept(elsewhere,
         "pickle": (pickled(trace), r"refused: it holds \w+.system, not tensors"),
         "header": (struct.pack("<Q", 2 << 30) + b"{}", "damaged: a header of 2,147,483,648 bytes in a file of 10"),
         "bomb": (bomb() if what == "bomb" else b"", "refused: its .* bytes would become 134,217,856"),
-        "page": (b"<html>log in first</html>", r"is none of \.safetensors, \.npz and PyTorch's \.pth"),
+        "page": (b"<html>log in first</html>", r"is none of \.safetensors, \.npz, PyTorch's \.pth"),
     }[what]
     with pytest.raises(UserError, match=line) as error:
         fetch(elsewhere, tag, content)

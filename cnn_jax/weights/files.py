@@ -1,4 +1,4 @@
-"""State dicts from files: safetensors, NumPy archives, and PyTorch's own without PyTorch.
+"""State dicts from files: safetensors, NumPy archives, and PyTorch's and Keras's own without PyTorch and Keras.
 
 A `.pth` file is a pickle, and a pickle may run any code. Here only tensors are rebuilt, by name; whatever
 else a file asks for is an object that does nothing, and where a tensor belongs it is refused. No file takes more
@@ -31,6 +31,7 @@ STORAGES = {
     "BFloat16Storage": ml_dtypes.bfloat16, "LongStorage": np.int64, "IntStorage": np.int32,
     "ShortStorage": np.int16, "CharStorage": np.int8, "ByteStorage": np.uint8, "BoolStorage": np.bool_,
 }  # fmt: skip
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch.serialization.MAGIC_NUMBER
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the weights
 NESTED = 3  # wrappers inside each other
@@ -39,7 +40,7 @@ UNFOLDED, TIMES = 1 << 26, 20  # bytes that an archive may come to, or times its
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a `.safetensors`, `.npz` or PyTorch `.pth` file (zip or legacy), by name.
+    """The arrays of a `.safetensors`, `.npz`, PyTorch `.pth` (zip or legacy), or Keras `.h5` or `.keras` file, by name.
 
     What a file is, its content says, not its name. A checkpoint that keeps its weights under
     "state_dict" or "model" beside other things is unwrapped.
@@ -47,6 +48,8 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
       UserError: no such file, not one of these formats, damaged, or not made of tensors alone.
     """
+    from cnn_jax.weights import keras_files  # loads HDF5
+
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no weight file {path}")
@@ -59,10 +62,14 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
                 return _safetensors(file, size)
             if start[:1] == b"\x80":
                 return _legacy_pth(file)
+            if start[:8] == HDF5_MAGIC:
+                return keras_files.read_hdf5(file)
             if zipfile.is_zipfile(file):
                 with zipfile.ZipFile(file) as archive:
                     if (unfolded := sum(each.file_size for each in archive.infolist())) > max(UNFOLDED, TIMES * size):
                         raise UserError(f"refused: its {size:,} bytes would become {unfolded:,}")
+                    if keras_files.IN_ARCHIVE in archive.namelist():
+                        return keras_files.read_archive(archive)
                     pickled = [name for name in archive.namelist() if name.endswith("/data.pkl")]
                     if pickled:
                         return _zip_pth(archive, pickled[0])
@@ -75,7 +82,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
         objects = "allow_pickle" in str(error)  # NumPy's advice, which is none for a stranger's file
         why = "it holds Python objects, not plain arrays" if objects else first_line(error)
         raise UserError(f"{path} is damaged or not a weight file: {why}") from error
-    raise UserError(f"{path} is none of .safetensors, .npz and PyTorch's .pth")
+    raise UserError(f"{path} is none of .safetensors, .npz, PyTorch's .pth and Keras's .h5 and .keras")
 
 
 def _safetensors(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
