@@ -314,7 +314,7 @@ def _parser() -> _Parser:
     test.add_argument("name", help="published weights, such as resnet50.tv_in1k, or a network")
     network = test.add_mutually_exclusive_group()
     network.add_argument(
-        "--weights", metavar="TAG", help="a network's, published, or a FILE: .safetensors, .npz or .pth"
+        "--weights", metavar="TAG", help="a network's, published, or a FILE: .safetensors, .npz, .pth, .h5 or .keras"
     )
     network.add_argument("--run", metavar="DIR", dest="folder", help="what train.py left, also on gs://")
     test.add_argument("--dataset", metavar="NAME", help="the run's if not given")

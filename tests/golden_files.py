@@ -1,5 +1,6 @@
-"""Reference outputs of torchvision and timm, and the weight rule behind them (tests/golden/README.md)."""
+"""Reference outputs of torchvision, timm and Keras, and the weight rule behind them (tests/golden/README.md)."""
 
+import re
 import zlib
 from pathlib import Path
 
@@ -28,20 +29,21 @@ def weights(golden: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     state_dict, place = {}, 0
     for key, text in zip(golden["keys"].tolist(), golden["shapes"].tolist(), strict=True):
         shape = tuple(int(size) for size in text.split(",") if size)
-        leaf = key.rsplit(".", 1)[-1]
+        leaf = re.split("[./]", key)[-1]  # Keras's keys have slashes
         rng = np.random.default_rng(zlib.crc32(key.encode()))
         if leaf == "num_batches_tracked":
             value = np.zeros(shape, np.int64)
-        elif leaf in ("running_mean", "running_var"):
+        elif leaf in ("running_mean", "running_var", "moving_mean", "moving_variance"):
             size = int(np.prod(shape))
             value = golden["running_stats"][place : place + size].reshape(shape)
             place += size
-        elif leaf == "bias":
+        elif leaf in ("bias", "beta"):
             value = 0.1 * rng.standard_normal(shape)
         elif len(shape) == 1:
             value = rng.uniform(0.5, 1.5, shape)
         else:
-            value = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+            inputs = shape[1:] if "/" not in key else shape[:2] if shape[-1] == 1 else shape[:-1]
+            value = rng.standard_normal(shape) * np.sqrt(2 / np.prod(inputs))
         state_dict[key] = value if leaf == "num_batches_tracked" else value.astype(np.float32)
     return state_dict
 

@@ -60,7 +60,15 @@ def test_references_name_a_library_and_a_network():
     for name in list_models():
         for reference in model_info(name).references:
             library, _, network = reference.partition(".")
-            assert library in ("torchvision", "timm", "pretrainedmodels", "facenet_pytorch", "akamaster", "pytorchcv")
+            assert library in (
+                "torchvision",
+                "timm",
+                "pretrainedmodels",
+                "facenet_pytorch",
+                "akamaster",
+                "pytorchcv",
+                "keras",
+            )
             assert network
 
 

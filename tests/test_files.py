@@ -226,7 +226,9 @@ def test_a_truncated_file_is_told_in_one_line(tmp_path, name):
 
 def test_other_files_are_told_what_would_be_right(tmp_path):
     (tmp_path / "notes.txt").write_text("no weights")
-    with pytest.raises(UserError, match=r"is none of \.safetensors, \.npz, PyTorch's \.pth and Keras's \.h5 and \.keras"):
+    with pytest.raises(
+        UserError, match=r"is none of \.safetensors, \.npz, PyTorch's \.pth and Keras's \.h5 and \.keras"
+    ):
         read_state_dict(tmp_path / "notes.txt")
     with pytest.raises(UserError, match="no weight file"):
         read_state_dict(tmp_path / "absent.pth")

@@ -7,8 +7,9 @@ import h5py
 import ml_dtypes
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
-from cnn_jax import UserError, read_state_dict
+from cnn_jax import UserError, import_state_dict, read_state_dict
 
 FILES = Path(__file__).parent / "keras_files"
 # The variables of the small network in Keras's order; each is filled with its number.
@@ -213,3 +214,20 @@ def test_a_truncated_file_is_told(unpacked, name, kept):
     with pytest.raises(UserError, match=name) as told:
         read_state_dict(path)
     assert "\n" not in str(told.value)
+
+
+def test_a_network_of_keras_applications_comes_in(unpacked):
+    """MobileNet(alpha=0.25, classes=5), as Keras writes it: 13 blocks of two convolutions with batch norm."""
+    variables = import_state_dict("mobilenet_025_keras", read_state_dict(unpacked("mobilenet.keras")))
+    found = {path: np.unique(leaf).tolist() for path, leaf in flatten_dict(variables, sep="/").items()}
+    layers = ["stem"]
+    for stage, blocks in enumerate((1, 2, 2, 6, 2), start=1):
+        for j in range(1, blocks + 1):
+            layers += [f"stage{stage}_block{j}/depthwise", f"stage{stage}_block{j}/pointwise"]
+    places = ("params/{}/conv/kernel", "params/{}/norm/scale", "params/{}/norm/bias")
+    places += ("batch_stats/{}/norm/mean", "batch_stats/{}/norm/var")
+    in_order = [place.format(layer) for layer in layers for place in places]
+    in_order += ["params/head/kernel", "params/head/bias"]
+    assert found == {path: [number] for number, path in enumerate(in_order)}
+    assert variables["params"]["head"]["kernel"].shape == (256, 5)
+    assert variables["params"]["stage2_block1"]["depthwise"]["conv"]["kernel"].shape == (3, 3, 1, 16)

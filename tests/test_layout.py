@@ -9,6 +9,8 @@ from flax.traverse_util import flatten_dict
 from quick_jit import quick_apply
 
 from cnn_jax import UserError, create_model, export_state_dict, import_state_dict
+from cnn_jax.weights.keras_layout import from_keras, to_keras
+from cnn_jax.weights.layout import Entry
 
 REFERENCE = "torchvision.resnet18"
 
@@ -189,3 +191,57 @@ def test_auxiliary_heads_may_be_absent():
     assert not any(name.startswith("aux") or name == "head" for name in features["params"])
     dropped = import_state_dict("googlenet_bn", state_dict, aux=False)
     assert jax.tree.structure(dropped) == jax.tree.structure(variables)
+
+
+def test_keras_flattens_channels_last():
+    """As VGG's fc1 sees a map of 7x7; small here."""
+    x, dense = np.random.default_rng(0).standard_normal((2, 3, 4)), np.random.default_rng(1).standard_normal((24, 5))
+    entry = Entry("fc1/kernel", dense.shape, (2, 3, 4, 5), keras=True)
+    kernel = entry.load(dense)
+    np.testing.assert_allclose(np.einsum("hwc,hwco->o", x, kernel), x.reshape(-1) @ dense, rtol=1e-5)
+    np.testing.assert_array_equal(entry.save(kernel), dense.astype(np.float32))
+    assert not entry.admits((2, 3, 4, 5)) and not entry.admits((5, 24))
+
+
+def norm(y, arrays, name):
+    """Keras's batch norm in evaluation, epsilon 0."""
+    y = (y - arrays[f"{name}/moving_mean"]) / np.sqrt(arrays[f"{name}/moving_variance"])
+    return arrays.get(f"{name}/gamma", 1) * y + arrays[f"{name}/beta"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "conv", "bn"),
+    [
+        ("keras.ResNet50", "conv1_conv", "conv1_bn"),
+        ("keras.InceptionV3", "conv2d_12", "batch_normalization_12"),
+        ("keras.InceptionResNetV2", "conv_7b", "conv_7b_bn"),
+    ],
+)
+def test_what_keras_has_before_a_norm_or_lacks_in_it_changes_no_value(reference, conv, bn):
+    def evaluate(arrays):
+        return norm(x @ arrays[f"{conv}/kernel"] + arrays.get(f"{conv}/bias", 0), arrays, bn)
+
+    rng = np.random.default_rng(0)
+    x, bias, gamma = rng.standard_normal((6, 3)), rng.uniform(0.5, 2, 4), rng.uniform(0.5, 2, 4)
+    shared = {f"{bn}/{leaf}": rng.uniform(0.5, 2, 4) for leaf in ("moving_mean", "moving_variance", "beta")}
+    shared[f"{conv}/kernel"] = rng.standard_normal((3, 4))
+    ours = shared | {f"{bn}/gamma": gamma}
+    theirs = ours | {f"{conv}/bias": bias} if "ResNet50" in reference else shared
+    for arrays, moved, like in ((theirs, from_keras, ours), (ours, to_keras, theirs)):
+        found = moved(arrays, reference)
+        assert set(found) == set(like)
+        np.testing.assert_allclose(evaluate(found), evaluate(arrays))
+
+
+def test_a_keras_file_says_its_classes_and_channels():
+    """Of one channel: then the first kernel looks like a depthwise one, and is none."""
+    state_dict = golden_files.weights(golden_files.load("keras.MobileNet(alpha=0.25)"))
+    state_dict["conv1/kernel"] = state_dict["conv1/kernel"].sum(2, keepdims=True)
+    state_dict |= {"conv_preds/kernel": np.ones((1, 1, 256, 7)), "conv_preds/bias": np.ones(7)}
+    variables = import_state_dict("mobilenet_025_keras", state_dict)
+    assert variables["params"]["stem"]["conv"]["kernel"].shape == (3, 3, 1, 8)
+    assert variables["params"]["head"]["kernel"].shape == (256, 7)
+    back = export_state_dict("mobilenet_025_keras", variables)
+    assert {key: value.shape for key, value in back.items()} == {key: value.shape for key, value in state_dict.items()}
+    with pytest.raises(UserError, match=r"it has conv1/kernel \(8, 3, 3, 3\) instead of \(3, 3, 3, 8\)"):
+        import_state_dict("mobilenet_025_keras", state_dict | {"conv1/kernel": np.zeros((8, 3, 3, 3))})

@@ -1,6 +1,9 @@
 """What every registered network must be; facts of a single family stand in its own test file."""
 
+import hashlib
+import json
 from functools import cache, partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +20,7 @@ from cnn_jax.models.resnet import ResNet
 from cnn_jax.models.structure import structure
 
 NAMES = sorted(EXPECTED)
+KERAS_KEYS = json.loads((Path(__file__).parent / "keras_files" / "keys.json").read_text())
 
 
 def default(name):
@@ -65,13 +69,18 @@ def test_train_is_keyword_only_and_has_no_default(name):
 
 @each_network
 def test_every_name_table_gives_each_variable_a_key_of_its_own(name):
-    """Those of weights/names, one for each library that has the network."""
+    """Those of weights/names, one for each library that has the network. Keras's keys and shapes are known."""
     shapes = default(name).variables
     variables = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), shapes)
     leaves = len(jax.tree.leaves(variables))
     norms = len(flatten_dict(variables.get("batch_stats", {}))) // 2
     for reference in model_info(name).references:
-        assert len(export_state_dict(name, variables, reference=reference)) == leaves + norms
+        there = export_state_dict(name, variables, reference=reference)
+        if reference.startswith("keras."):
+            lines = sorted(f"{key} {array.shape}" for key, array in there.items())
+            assert hashlib.sha256("\n".join(lines).encode()).hexdigest().startswith(KERAS_KEYS[reference])
+        else:
+            assert len(there) == leaves + norms
 
 
 def smallest_of_each_class(names):

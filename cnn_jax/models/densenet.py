@@ -155,11 +155,11 @@ cifar = partial(
 # fmt: off
 VARIANTS = (
     huang("densenet121", partial(DenseNet, (6, 12, 24, 16)), "121 layers, growth 32",
-          "table 1", params=7_978_856, macs=2_834_161_664, references=both("densenet121")),
+          "table 1", params=7_978_856, macs=2_834_161_664, references=(*both("densenet121"), "keras.DenseNet121")),
     huang("densenet169", partial(DenseNet, (6, 12, 32, 32)), "169 layers, growth 32",
-          "table 1", params=14_149_480, macs=3_359_843_328, references=both("densenet169")),
+          "table 1", params=14_149_480, macs=3_359_843_328, references=(*both("densenet169"), "keras.DenseNet169")),
     huang("densenet201", partial(DenseNet, (6, 12, 48, 32)), "201 layers, growth 32",
-          "table 1", params=20_013_928, macs=4_291_365_888, references=both("densenet201")),
+          "table 1", params=20_013_928, macs=4_291_365_888, references=(*both("densenet201"), "keras.DenseNet201")),
     huang("densenet264", partial(DenseNet, (6, 12, 64, 48)), "264 layers, growth 32",
           "table 1", params=33_337_704, macs=5_751_653_376),
     huang("densenet161", partial(DenseNet, (6, 12, 36, 24), 48), "161 layers, growth 48",

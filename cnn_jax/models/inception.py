@@ -2,9 +2,10 @@
 
 The layers are those of the published weights (TensorFlow's, as torchvision and timm carry them).
 Where sec. 6 and table 1 differ (stem, widths, the reductions) the weights count. Average pools
-count their padding, as the ports do and the original does not.
+count their padding, as the ports do and the original does not; `inception_v3_keras` is as the original there.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -32,22 +33,23 @@ from cnn_jax.models.card import HALF, ModelInfo
 from cnn_jax.models.images import takes_images
 
 AVG = partial(avg_pool, window=3, stride=1, padding=1)
+Pool = Callable[[jax.Array], jax.Array]
 
 
 ROW, COLUMN = (1, 7), (7, 1)
 
 
-def factorised_5x5(project: int) -> tuple[Chain, ...]:
+def factorised_5x5(project: int, average: Pool) -> tuple[Chain, ...]:
     """Fig. 5, with the 5x5 of one branch kept."""
     return (
         (Unit("one", 64),),
         (Unit("five_reduce", 48), Unit("five", 64, 5)),
         (Unit("double_reduce", 64), Unit("double1", 96, 3), Unit("double2", 96, 3)),
-        (AVG, Unit("pool_proj", project)),
+        (average, Unit("pool_proj", project)),
     )
 
 
-def factorised_7x7(width: int) -> tuple[Chain, ...]:
+def factorised_7x7(width: int, average: Pool) -> tuple[Chain, ...]:
     """Fig. 6 with n = 7: 1x7 and 7x1 in turn."""
     return (
         (Unit("one", 192),),
@@ -59,11 +61,11 @@ def factorised_7x7(width: int) -> tuple[Chain, ...]:
             Unit("double_column2", width, COLUMN),
             Unit("double_row2", 192, ROW),
         ),
-        (AVG, Unit("pool_proj", 192)),
+        (average, Unit("pool_proj", 192)),
     )
 
 
-def expanded() -> tuple[Chain, ...]:
+def expanded(average: Pool) -> tuple[Chain, ...]:
     """Fig. 7: 1x3 and 3x1 side by side."""
     return (
         (Unit("one", 320),),
@@ -73,27 +75,27 @@ def expanded() -> tuple[Chain, ...]:
             Unit("double", 384, 3),
             (Unit("double_row", 384, (1, 3)), Unit("double_column", 384, (3, 1))),
         ),
-        (AVG, Unit("pool_proj", 192)),
+        (average, Unit("pool_proj", 192)),
     )
 
 
-def modules(padding: int) -> dict[str, tuple[Chain, ...]]:
+def modules(padding: int, average: Pool) -> dict[str, tuple[Chain, ...]]:
     """Every module in order; `padding` is that of the reductions (fig. 10), 0 in the published net."""
     pool = partial(max_pool, window=3, stride=2, padding=padding)
     half = partial(Unit, size=3, stride=2, padding=padding)
     return {
-        "mixed_5b": factorised_5x5(32),
-        "mixed_5c": factorised_5x5(64),
-        "mixed_5d": factorised_5x5(64),
+        "mixed_5b": factorised_5x5(32, average),
+        "mixed_5c": factorised_5x5(64, average),
+        "mixed_5d": factorised_5x5(64, average),
         "mixed_6a": (
             (half("three", 384),),
             (Unit("double_reduce", 64), Unit("double1", 96, 3), half("double2", 96)),
             (pool,),
         ),
-        "mixed_6b": factorised_7x7(128),
-        "mixed_6c": factorised_7x7(160),
-        "mixed_6d": factorised_7x7(160),
-        "mixed_6e": factorised_7x7(192),
+        "mixed_6b": factorised_7x7(128, average),
+        "mixed_6c": factorised_7x7(160, average),
+        "mixed_6d": factorised_7x7(160, average),
+        "mixed_6e": factorised_7x7(192, average),
         "mixed_7a": (
             (Unit("three_reduce", 192), half("three", 320)),
             (
@@ -104,8 +106,8 @@ def modules(padding: int) -> dict[str, tuple[Chain, ...]]:
             ),
             (pool,),
         ),
-        "mixed_7b": expanded(),
-        "mixed_7c": expanded(),
+        "mixed_7b": expanded(average),
+        "mixed_7c": expanded(average),
     }
 
 
@@ -133,11 +135,12 @@ class InceptionV3(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `stem`: "imagenet", or "cifar", where only the stem's last pool halves the image and everything
-    is padded (for 28 to 64 pixels). With `train` the auxiliary head's logits go to the collection
-    "aux_logits" as ["aux1"]["logits"]. `se_reduction` gates every module's output (1709.01507, fig. 2). Taps:
-    conv_2b, conv_4a, mixed_5b to mixed_7c.
+    is padded (for 28 to 64 pixels). `count_padding`: average pools count the zeros of their padding. With
+    `train` the auxiliary head's logits go to the collection "aux_logits" as ["aux1"]["logits"].
+    `se_reduction` gates every module's output (1709.01507, fig. 2). Taps: conv_2b, conv_4a, mixed_5b to mixed_7c.
     """
 
+    count_padding: bool = True
     stem: Stem = "imagenet"
     se_reduction: Reduction = None
     num_classes: Classes = 1000
@@ -161,7 +164,8 @@ class InceptionV3(Checked):
         x = conv(80, 1, name="conv_3b")(x, train=train)
         x = tap(self, "conv_4a", conv(192, 3, 1, padding, name="conv_4a")(x, train=train))
         x = max_pool(x, 3, 2, padding)
-        for name, chains in modules(padding).items():
+        average = partial(AVG, count_include_pad=self.count_padding)
+        for name, chains in modules(padding, average).items():
             module = Inception(chains, se, conv, name=name)
             x = tap(self, name, call_block(module, x, train=train, remat=self.remat))
             if name == "mixed_6e" and self.aux and self.num_classes and (train or self.is_initializing()):
@@ -169,20 +173,23 @@ class InceptionV3(Checked):
         return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
+szegedy = partial(
+    ModelInfo,
+    paper="Szegedy et al., Rethinking the Inception Architecture for Computer Vision (1512.00567)",
+    year=2015,
+    section="sec. 6",
+    params=23_834_568,
+    macs=5_713_216_096,
+    input_size=(299, 299, 3),
+    mean=HALF,
+    std=HALF,
+)
+
+# fmt: off
 VARIANTS = (
-    ModelInfo(
-        "inception_v3",
-        InceptionV3,
-        "factorised 5x5 and 7x7 convolutions, one auxiliary head; images in [-1, 1]",
-        "sec. 6",
-        params=23_834_568,
-        macs=5_713_216_096,
-        paper="Szegedy et al., Rethinking the Inception Architecture for Computer Vision (1512.00567)",
-        year=2015,
-        input_size=(299, 299, 3),
-        mean=HALF,
-        std=HALF,
-        references=("torchvision.inception_v3", "timm.inception_v3"),
-        aux_params=3_326_696,
-    ),
+    szegedy("inception_v3", InceptionV3,
+            "factorised 5x5 and 7x7 convolutions, one auxiliary head; images in [-1, 1]",
+            references=("torchvision.inception_v3", "timm.inception_v3"), aux_params=3_326_696),
+    szegedy("inception_v3_keras", partial(InceptionV3, count_padding=False, dropout=0.0, aux=False),
+            "average pools without their padding, no auxiliary head: Keras's", references=("keras.InceptionV3",)),
 )

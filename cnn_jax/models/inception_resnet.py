@@ -244,7 +244,7 @@ VARIANTS = (
     szegedy("inception_resnet_v2", partial(InceptionResNet, released_v2, width=1536),
             "residual Inception modules, as released; images in [-1, 1]",
             "sec. 3.2, fig. 15", params=55_843_464, macs=13_155_794_016, input_size=(299, 299, 3), std=HALF,
-            interpolation="bicubic", crop=0.8975, references=("timm.inception_resnet_v2",)),
+            interpolation="bicubic", crop=0.8975, references=("timm.inception_resnet_v2", "keras.InceptionResNetV2")),
     szegedy("inception_resnet_v2_fig15", partial(InceptionResNet, printed_v2, entry=None),
             "the paper's schema: Inception-v4's stem and half of the released blocks; images in [-1, 1]",
             "sec. 3.2, fig. 3 and 15 to 19", params=32_433_928, macs=9_257_953_632, input_size=(299, 299, 3), std=HALF,

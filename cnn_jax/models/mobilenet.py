@@ -5,7 +5,8 @@ Bottlenecks" (1801.04381).
 `mobilenet_100` and its widths have the paper's ReLU; `mobilenetv1_100` and `mobilenetv1_125`
 are timm's networks, the same but for ReLU6. Table 1 of version 1 prints stride 2 for the last
 depthwise layer, whose map stays 7x7: a misprint, its stride is 1. The authors' TensorFlow nets pad
-strided layers on one side only; all of these pad symmetrically, as PyTorch's weights need.
+strided layers on one side only. So do Keras's, `*_keras`, with an epsilon of 1e-3; the others pad
+symmetrically, as PyTorch's weights need.
 
 Version 2 puts shortcuts around every block that keeps its shape; the 17 blocks of its table 2 are
 19 "layers" in its text. `mobilenetv2_110d` and `_120d` are timm's deeper ones. Neither paper
@@ -28,9 +29,11 @@ from cnn_jax.layers import (
     depth_rates,
     drop_branch,
     global_avg_pool,
+    same_padding,
     squeeze_excite,
     tap,
 )
+from cnn_jax.layers.conv import Padding
 from cnn_jax.layers.options import Checked, Classes, Count, Factor, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
 from cnn_jax.models.images import takes_images
@@ -64,21 +67,29 @@ def strides(stem: str, stages: tuple[int, ...]) -> tuple[int, ...]:
     return (1, *stages[:first], 1, *stages[first + 1 :])
 
 
+def pads(x: jax.Array, size: int, stride: int, tf_padding: bool) -> Padding:
+    """Padding of a layer on `x`: as TensorFlow pads, or symmetric."""
+    return same_padding(x, size, stride) if tf_padding else size // 2
+
+
 class SeparableBlock(nn.Module):
     """3x3 depthwise -> 1x1 pointwise, both with batch norm and activation (v1, fig. 3 right).
 
-    (B, H, W, C) -> (B, H', W', features).
+    (B, H, W, C) -> (B, H', W', features). With `tf_padding` a stride pads behind the last pixel alone: TensorFlow's
+    way on even maps, Keras's on all.
     """
 
     features: int
     stride: int = 1
     se: ModuleDef | None = None
     conv: ModuleDef = ConvBN
+    tf_padding: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         channels = x.shape[-1]
-        x = self.conv(channels, 3, self.stride, 1, groups=channels, name="depthwise")(x, train=train)
+        padding = ((0, 1), (0, 1)) if self.tf_padding and self.stride > 1 else 1
+        x = self.conv(channels, 3, self.stride, padding, groups=channels, name="depthwise")(x, train=train)
         x = self.conv(self.features, 1, name="pointwise")(x, train=train)
         return x if self.se is None else self.se(name="se")(x)
 
@@ -88,7 +99,8 @@ class InvertedResidual(nn.Module):
 
     (B, H, W, C) -> (B, H', W', features), `inner` channels inside; no expand layer if those are C.
     `kernel_size` is the depthwise layer's, behind which `se` stands. Where the shape stays,
-    `stochastic_depth` is the rate of drop_branch, and `zero_init` starts the last norm's scale at 0.
+    `stochastic_depth` is the rate of drop_branch, and `zero_init` starts the last norm's scale at 0. `tf_padding`: see
+    same_padding.
     """
 
     features: int
@@ -99,13 +111,15 @@ class InvertedResidual(nn.Module):
     conv: ModuleDef = ConvBN
     stochastic_depth: Rate = 0.0
     zero_init: bool = False
+    tf_padding: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         inner, size = self.inner, self.kernel_size
         around = self.stride == 1 and x.shape[-1] == self.features
         y = x if inner == x.shape[-1] else self.conv(inner, 1, name="expand")(x, train=train)
-        y = self.conv(inner, size, self.stride, size // 2, groups=inner, name="depthwise")(y, train=train)
+        padding = pads(y, size, self.stride, self.tf_padding)
+        y = self.conv(inner, size, self.stride, padding, groups=inner, name="depthwise")(y, train=train)
         if self.se is not None:
             y = self.se(name="se")(y)
         y = self.conv(self.features, 1, act=None, zero_init=self.zero_init and around, name="project")(y, train=train)
@@ -117,13 +131,14 @@ class MobileNetV1(Checked):
 
     `width` is the paper's alpha (sec. 3.3). `stem="cifar"`, for 28 to 64 pixels, gives the stem
     and stage2 stride 1. `last` puts a 1x1 convolution to so many channels before the pool.
-    `se_reduction` adds squeeze-and-excitation to every pointwise layer (1709.01507). Taps: stem,
-    stage1 to stage5, and final with `last`.
+    `tf_padding` pads the layers with a stride as Keras does. `se_reduction` adds squeeze-and-excitation to every
+    pointwise layer (1709.01507). Taps: stem, stage1 to stage5, and final with `last`.
     """
 
     width: Factor = 1.0
     act: Callable = nn.relu
     last: Count | None = None
+    tf_padding: bool = False
     stem: Stem = "imagenet"
     se_reduction: Reduction = None
     num_classes: Classes = 1000
@@ -138,11 +153,17 @@ class MobileNetV1(Checked):
         stem_stride, *stage_strides = strides(self.stem, tuple(stride for _, _, stride in V1_STAGES))
         conv = partial(ConvBN, act=self.act, norm=self.norm, dtype=self.dtype)
         se = squeeze_excite(self.se_reduction, dtype=self.dtype)
-        x = tap(self, "stem", conv(scaled(32, self.width), 3, stem_stride, 1, name="stem")(x, train=train))
+        padding = pads(x, 3, stem_stride, self.tf_padding)
+        x = tap(self, "stem", conv(scaled(32, self.width), 3, stem_stride, padding, name="stem")(x, train=train))
         for i, ((channels, blocks, _), stride) in enumerate(zip(V1_STAGES, stage_strides, strict=True), start=1):
             for j in range(1, blocks + 1):
                 module = SeparableBlock(
-                    scaled(channels, self.width), stride if j == 1 else 1, se, conv, name=f"stage{i}_block{j}"
+                    scaled(channels, self.width),
+                    stride if j == 1 else 1,
+                    se,
+                    conv,
+                    self.tf_padding,
+                    name=f"stage{i}_block{j}",
                 )
                 x = call_block(module, x, train=train, remat=self.remat)
             x = tap(self, f"stage{i}", x)
@@ -156,15 +177,17 @@ class MobileNetV2(Checked):
 
     `width` scales all layers, but the last convolution never below 1280 (sec. 4.1). `depth`
     scales the blocks of each stage; with `fixed_ends` the stem, the last convolution and the
-    number of blocks of the first and last stage stay (timm's "d" nets). `stem="cifar"`, for 28 to
-    64 pixels, gives the stem and stage2 stride 1. `se_reduction` adds squeeze-and-excitation
-    behind every depthwise layer (1709.01507). `stochastic_depth` and `zero_init` act on the blocks
-    with a shortcut; rates rise over all blocks, see depth_rates. Taps: stem, stage1 to stage7, final.
+    number of blocks of the first and last stage stay (timm's "d" nets). `tf_padding` pads the layers with a stride as
+    TensorFlow does. `stem="cifar"`, for 28 to 64 pixels, gives the stem and stage2 stride 1.
+    `se_reduction` adds squeeze-and-excitation behind every depthwise layer (1709.01507).
+    `stochastic_depth` and `zero_init` act on the blocks with a shortcut; rates rise over all blocks, see
+    depth_rates. Taps: stem, stage1 to stage7, final.
     """
 
     width: Factor = 1.0
     depth: Factor = 1.0
     fixed_ends: bool = False
+    tf_padding: bool = False
     stem: Stem = "imagenet"
     se_reduction: Reduction = None
     num_classes: Classes = 1000
@@ -182,7 +205,8 @@ class MobileNetV2(Checked):
         conv = partial(ConvBN, act=nn.relu6, norm=self.norm, dtype=self.dtype)
         se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         first, last = (32, 1280) if self.fixed_ends else (scaled(32, self.width), scaled(1280, max(1.0, self.width)))
-        x = tap(self, "stem", conv(first, 3, stem_stride, 1, name="stem")(x, train=train))
+        padding = pads(x, 3, stem_stride, self.tf_padding)
+        x = tap(self, "stem", conv(first, 3, stem_stride, padding, name="stem")(x, train=train))
         ends = (1, len(V2_STAGES)) if self.fixed_ends else ()
         counts = [n if i in ends else math.ceil(n * self.depth) for i, (_, _, n, _) in enumerate(V2_STAGES, start=1)]
         rates = depth_rates(sum(counts), self.stochastic_depth)
@@ -196,6 +220,7 @@ class MobileNetV2(Checked):
                     conv=conv,
                     stochastic_depth=next(rates),
                     zero_init=self.zero_init,
+                    tf_padding=self.tf_padding,
                     name=f"stage{i}_block{j}",
                 )
                 x = call_block(module, x, train=train, remat=self.remat)
@@ -207,8 +232,12 @@ class MobileNetV2(Checked):
 half = {"mean": HALF, "std": HALF}  # images in [-1, 1]
 v1 = partial(ModelInfo, paper="Howard et al., MobileNets (1704.04861)", year=2017, **half)
 v2 = partial(ModelInfo, paper="Sandler et al., MobileNetV2 (1801.04381)", year=2018, interpolation="bicubic")
+tf_v2 = partial(v2, interpolation="bilinear", **half)
 relu6 = partial(MobileNetV1, act=nn.relu6)
 deeper = partial(MobileNetV2, fixed_ends=True)
+tf = {"tf_padding": True, "norm": partial(BatchNorm, epsilon=1e-3)}
+KerasV1 = partial(MobileNetV1, act=nn.relu6, dropout=1e-3, **tf)
+KerasV2 = partial(MobileNetV2, dropout=0.0, **tf)
 
 # fmt: off
 VARIANTS = (
@@ -244,4 +273,24 @@ VARIANTS = (
        "not in the paper", params=4_516_520, macs=430_516_080, references=("timm.mobilenetv2_110d",)),
     v2("mobilenetv2_120d", partial(deeper, 1.2, 1.4), "1.2 times the width, 1.4 times the depth: timm's",
        "not in the paper", params=5_831_144, macs=668_857_568, references=("timm.mobilenetv2_120d",)),
+    v1("mobilenet_025_keras", partial(KerasV1, 0.25), "a quarter of the width: Keras's", "table 6",
+       params=470_072, macs=41_030_272, references=("keras.MobileNet(alpha=0.25)",)),
+    v1("mobilenet_050_keras", partial(KerasV1, 0.5), "half the width: Keras's", "table 6",
+       params=1_331_592, macs=149_497_088, references=("keras.MobileNet(alpha=0.5)",)),
+    v1("mobilenet_075_keras", partial(KerasV1, 0.75), "three quarters of the width: Keras's", "table 6",
+       params=2_585_560, macs=325_400_448, references=("keras.MobileNet(alpha=0.75)",)),
+    v1("mobilenet_100_keras", KerasV1, "version 1 with ReLU6 and TensorFlow's padding: Keras's", "table 1",
+       params=4_231_976, macs=568_740_352, references=("keras.MobileNet",)),
+    tf_v2("mobilenetv2_035_keras", partial(KerasV2, 0.35), "0.35 times the width: Keras's", "fig. 5",
+          params=1_677_128, macs=59_285_808, references=("keras.MobileNetV2(alpha=0.35)",)),
+    tf_v2("mobilenetv2_050_keras", partial(KerasV2, 0.5), "half the width: Keras's", "fig. 5",
+          params=1_968_680, macs=97_131_840, references=("keras.MobileNetV2(alpha=0.5)",)),
+    tf_v2("mobilenetv2_075_keras", partial(KerasV2, 0.75), "three quarters of the width: Keras's", "fig. 5",
+          params=2_636_424, macs=209_069_792, references=("keras.MobileNetV2(alpha=0.75)",)),
+    tf_v2("mobilenetv2_100_keras", KerasV2, "17 inverted residual blocks, TensorFlow's padding: Keras's", "table 2",
+          params=3_504_872, macs=300_774_272, references=("keras.MobileNetV2",)),
+    tf_v2("mobilenetv2_130_keras", partial(KerasV2, 1.3), "1.3 times the width: Keras's", "not in the paper",
+          params=5_386_792, macs=509_374_560, references=("keras.MobileNetV2(alpha=1.3)",)),
+    tf_v2("mobilenetv2_140_keras", partial(KerasV2, 1.4), "1.4 times the width: Keras's", "table 4",
+          params=6_108_776, macs=582_195_824, references=("keras.MobileNetV2(alpha=1.4)",)),
 )

@@ -4,11 +4,12 @@ Recognition" (1707.07012).
 Two cells, found by search on CIFAR-10, each of five sums of two operations, see the outputs of the two
 cells before them. Padding is TensorFlow's, as the authors' weights need. `nasnetalarge` is timm's port, whose
 strided average pools count the zeros of their padding, unlike the authors'; `nasnetamobile` is that of
-Cadene's pretrained-models, which follows them. The auxiliary classifier and ScheduledDropPath (sec. 3.1) are
-left out; initialisation is He's.
+Cadene's pretrained-models, which follows them. In Keras's, `*_keras`, maxima see these zeros too. The
+auxiliary classifier and ScheduledDropPath (sec. 3.1) are left out; initialisation is He's.
 """
 
 from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -30,10 +31,7 @@ from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Rem
 from cnn_jax.models.card import HALF, ModelInfo
 from cnn_jax.models.images import takes_images
 
-
-def max3(x: jax.Array, stride: int = 1) -> jax.Array:
-    """Maxima over 3x3."""
-    return max_pool(x, 3, stride, same_padding(x, 3, stride))
+Zeros = Literal["none", "average", "all"]
 
 
 class SeparableTwice(nn.Module):
@@ -132,11 +130,11 @@ class NormalCell(nn.Module):
 class ReductionCell(nn.Module):
     """The cell that halves the map (fig. 4 right): inputs as NormalCell's -> (B, H / 2, W / 2, 4 * features).
 
-    `count_padding`: the strided average counts the zeros of its padding.
+    `zeros`: which of the strided pools see the zeros of their padding.
     """
 
     features: int
-    count_padding: bool = False
+    zeros: Zeros = "none"
     conv: ModuleDef = partial(Conv, use_bias=False)
     norm: ModuleDef = BatchNorm
 
@@ -146,12 +144,16 @@ class ReductionCell(nn.Module):
             return SeparableTwice(self.features, size, stride, self.conv, self.norm, name=name)(y, train=train)
 
         current, previous = squeezed(inputs, self.features, self.conv, self.norm, train=train)
-        averages = avg_pool(current, 3, 2, same_padding(current, 3, 2), count_include_pad=self.count_padding)
+        pooled, pads = current, same_padding(current, 3, 2)
+        if self.zeros == "all":
+            pooled, pads = jnp.pad(current, ((0, 0), *pads, (0, 0))), 0
+        averages = avg_pool(pooled, 3, 2, pads, count_include_pad=self.zeros == "average")
+        maxima = max_pool(pooled, 3, 2, pads)
         sum1 = separable(current, 5, 2, "sum1_left") + separable(previous, 7, 2, "sum1_right")
-        sum2 = max3(current, 2) + separable(previous, 7, 2, "sum2_right")
+        sum2 = maxima + separable(previous, 7, 2, "sum2_right")
         sum3 = averages + separable(previous, 5, 2, "sum3_right")
         sum4 = avg_pool(sum1, 3, 1, 1, count_include_pad=False) + sum2
-        sum5 = separable(sum1, 3, 1, "sum5_left") + max3(current, 2)
+        sum5 = separable(sum1, 3, 1, "sum5_left") + maxima
         return jnp.concatenate([sum2, sum3, sum4, sum5], axis=-1)
 
 
@@ -161,7 +163,7 @@ class NASNet(Checked):
     `cells` normal cells in each of three stages, whose sums have `features` channels, doubled by the
     reduction cell before each later stage. `stem`: "imagenet" (3x3 of stride 2, unpadded, and two reduction
     cells, app. A.7) or "cifar" (3x3 of stride 1: for 28 to 64 pixels). With `skip_reduction` the first cell
-    behind a reduction sees, as the one before, what the reduction did. `count_padding`: see
+    behind a reduction sees, as the one before, what the reduction did. `zeros`: see
     ReductionCell. Taps: stem, stem_cell1, stem_cell2, stage1 to stage3.
     """
 
@@ -169,7 +171,7 @@ class NASNet(Checked):
     features: Count
     stem_width: Count
     skip_reduction: bool = False
-    count_padding: bool = False
+    zeros: Zeros = "none"
     stem: Stem = "imagenet"
     num_classes: Classes = 1000
     dropout: Rate = 0.0
@@ -181,10 +183,7 @@ class NASNet(Checked):
     @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         parts = {"conv": partial(Conv, use_bias=False, dtype=self.dtype), "norm": partial(self.norm, dtype=self.dtype)}
-        normal, reduction = (
-            partial(NormalCell, **parts),
-            partial(ReductionCell, count_padding=self.count_padding, **parts),
-        )
+        normal, reduction = partial(NormalCell, **parts), partial(ReductionCell, zeros=self.zeros, **parts)
         call = partial(call_block, train=train, remat=self.remat)
         stride, padding = (2, 0) if self.stem == "imagenet" else (1, 1)
         stem = ConvBN(self.stem_width, 3, stride, padding, act=None, norm=self.norm, dtype=self.dtype, name="stem")
@@ -219,7 +218,11 @@ zoph = partial(
 VARIANTS = (
     zoph("nasnetamobile", partial(NASNet, 4, 44, 32, dropout=0.5), "NASNet-A (4 @ 1056)",
          params=5_289_978, macs=563_638_816, references=("pretrainedmodels.nasnetamobile",), section="table 3"),
-    zoph("nasnetalarge", partial(NASNet, 6, 168, 96, True, True), "NASNet-A (6 @ 4032)",
+    zoph("nasnetalarge", partial(NASNet, 6, 168, 96, True, "average"), "NASNet-A (6 @ 4032)",
          params=88_753_150, macs=23_783_414_658, references=("timm.nasnetalarge",), input_size=(331, 331, 3),
          interpolation="bicubic", crop=0.911),
+    zoph("nasnetamobile_keras", partial(NASNet, 4, 44, 32, zeros="all"), "NASNet-A (4 @ 1056), pools as in Keras",
+         params=5_289_978, macs=563_638_816, references=("keras.NASNetMobile",), section="table 3"),
+    zoph("nasnetalarge_keras", partial(NASNet, 6, 168, 96, True, "all"), "NASNet-A (6 @ 4032), pools as in Keras",
+         params=88_753_150, macs=23_783_414_658, references=("keras.NASNetLarge",), input_size=(331, 331, 3)),
 )

@@ -11,11 +11,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.layers import BatchNorm, Conv, ConvBN, call_block, classify, global_avg_pool, tap
+from cnn_jax.layers import BatchNorm, Conv, ConvBN, call_block, classify, global_avg_pool, max_pool, same_padding, tap
 from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
 from cnn_jax.models.images import takes_images
-from cnn_jax.models.nasnet import SeparableTwice, max3, squeezed
+from cnn_jax.models.nasnet import SeparableTwice, squeezed
 
 
 class Cell(nn.Module):
@@ -40,7 +40,8 @@ class Cell(nn.Module):
             return self.norm(name=f"{name}_norm")(y, train=train)
 
         current, previous = squeezed(inputs, self.features, self.conv, self.norm, train=train)
-        pooled, largest = max3(current, self.stride), max3(previous, self.stride)
+        maxima = partial(max_pool, window=3, stride=self.stride, padding=same_padding(current, 3, self.stride))
+        pooled, largest = maxima(current), maxima(previous)
         if len(inputs) == 1:  # the stem's channels, which nothing has squeezed
             largest = fitted(largest, "sum1_right")
         kept = current if self.stride == 1 else fitted(nn.relu(current), "sum5_right", self.stride)

@@ -3,7 +3,7 @@
 ResNet-D (1812.01187).
 
 `resnet50` and deeper halve the image in the 3x3 convolution, as all current weights do; the
-authors' own nets halve it in the first 1x1, and these are `resnet50_v1` and so on.
+authors' own nets halve it in the first 1x1: `resnet50_v1` and so on, as Keras has them and their weights.
 """
 
 from collections.abc import Callable
@@ -209,6 +209,7 @@ def resnext(groups: int, group_width: int) -> ModuleDef:
 
 
 STRIDE_FIRST = partial(Bottleneck, stride_first=True)
+ResNetV1 = partial(ResNet, block=STRIDE_FIRST, norm=partial(BatchNorm, epsilon=1.001e-5))
 ResNetD = partial(ResNet, stem="deep", shortcut="D")
 # Table 1; 26 is timm's, 200 of 1603.05027.
 DEPTH = {
@@ -219,6 +220,8 @@ DEPTH = {
 he = partial(
     ModelInfo, paper="He, Zhang, Ren & Sun, Deep Residual Learning for Image Recognition (1512.03385)", year=2015
 )
+# Caffe's images: 0 to 255 less a mean.
+v1 = partial(he, section="table 1", mean=(123.68 / 255, 116.779 / 255, 103.939 / 255), std=(1 / 255,) * 3)
 xie = partial(
     ModelInfo,
     paper="Xie, Girshick, Dollar, Tu & He, Aggregated Residual Transformations for Deep Neural Networks (1611.05431)",
@@ -246,12 +249,12 @@ VARIANTS = (
        "table 1", params=44_549_160, macs=7_801_405_440, references=both("resnet101")),
     he("resnet152", partial(ResNet, DEPTH[152], Bottleneck), "152 layers, stride in the 3x3",
        "table 1", params=60_192_808, macs=11_513_626_624, references=both("resnet152")),
-    he("resnet50_v1", partial(ResNet, DEPTH[50], STRIDE_FIRST), "50 layers as the authors': stride in the first 1x1",
-       "table 1", params=25_557_032, macs=3_857_973_248),
-    he("resnet101_v1", partial(ResNet, DEPTH[101], STRIDE_FIRST), "101 layers as the authors': stride in the first 1x1",
-       "table 1", params=44_549_160, macs=7_570_194_432),
-    he("resnet152_v1", partial(ResNet, DEPTH[152], STRIDE_FIRST), "152 layers as the authors': stride in the first 1x1",
-       "table 1", params=60_192_808, macs=11_282_415_616),
+    v1("resnet50_v1", partial(ResNetV1, DEPTH[50]), "50 layers as the authors': stride in the first 1x1",
+       params=25_557_032, macs=3_857_973_248, references=("keras.ResNet50",)),
+    v1("resnet101_v1", partial(ResNetV1, DEPTH[101]), "101 layers as the authors': stride in the first 1x1",
+       params=44_549_160, macs=7_570_194_432, references=("keras.ResNet101",)),
+    v1("resnet152_v1", partial(ResNetV1, DEPTH[152]), "152 layers as the authors': stride in the first 1x1",
+       params=60_192_808, macs=11_282_415_616, references=("keras.ResNet152",)),
     bag("resnet50d", partial(ResNet, DEPTH[50], Bottleneck, stem="deep", shortcut="D"),
         "ResNet-50 with three 3x3 in the stem and averaging shortcuts",
         "sec. 4, fig. 2",

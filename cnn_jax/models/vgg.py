@@ -30,7 +30,7 @@ from cnn_jax.layers import (
     tap,
 )
 from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
-from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.card import ModelInfo, both
 from cnn_jax.models.images import takes_images
 
 WIDTHS = (64, 128, 256, 512, 512)  # table 1
@@ -145,9 +145,18 @@ simonyan = partial(
 raw = partial(simonyan, std=(1 / 255,) * 3)  # sec. 2.1: raw 0..255 values less their mean
 
 
-def row(name: str, stages: tuple[tuple[int, ...], ...], summary: str, *, params: int, macs: int, **fields) -> ModelInfo:
-    """A network that torchvision and timm have under the same name."""
-    references = (f"torchvision.{name}", f"timm.{name}")
+def row(
+    name: str,
+    stages: tuple[tuple[int, ...], ...],
+    summary: str,
+    *,
+    params: int,
+    macs: int,
+    others: tuple[str, ...] = (),
+    **fields,
+) -> ModelInfo:
+    """A network that torchvision and timm have under the same name, and `others`."""
+    references = (*both(name), *others)
     return simonyan(name, partial(VGG, stages, **fields), summary, params=params, macs=macs, references=references)
 
 
@@ -159,8 +168,9 @@ VARIANTS = (
     row("vgg13", B, "configuration B: 13 layers", params=133_047_848, macs=11_308_466_176),
     raw("vgg16_c", partial(VGG, C), "configuration C: 16 layers, three of them 1x1",
         params=133_638_952, macs=11_770_888_192),
-    row("vgg16", D, "configuration D: 16 layers", params=138_357_544, macs=15_470_264_320),
-    row("vgg19", E, "configuration E: 19 layers", params=143_667_240, macs=19_632_062_464),
+    row("vgg16", D, "configuration D: 16 layers", params=138_357_544, macs=15_470_264_320,
+        others=("keras.VGG16",)),
+    row("vgg19", E, "configuration E: 19 layers", params=143_667_240, macs=19_632_062_464, others=("keras.VGG19",)),
     row("vgg11_bn", A, "configuration A with batch norm", params=132_868_840, macs=7_609_090_048, norm=BatchNorm),
     row("vgg13_bn", B, "configuration B with batch norm", params=133_053_736, macs=11_308_466_176, norm=BatchNorm),
     row("vgg16_bn", D, "configuration D with batch norm", params=138_365_992, macs=15_470_264_320, norm=BatchNorm),

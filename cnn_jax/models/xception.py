@@ -1,8 +1,9 @@
 """Xception: Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions" (1610.02357).
 
 As the published weights in timm have it (legacy_xception, ported from Keras): convolutions of the
-stem unpadded, max pools padded by 1 on both sides, epsilon 1e-5 where Keras has 1e-3. The
-optional fully connected layers before the classifier (sec. 3) are left out.
+stem unpadded, max pools padded by 1 on both sides, epsilon 1e-5. `xception_keras` is the author's own:
+pools padded as TensorFlow pads them, epsilon 1e-3. The optional fully connected layers before the
+classifier (sec. 3) are left out.
 
 `xception41`, `65` and `71` are the "aligned" ones of Chen, Zhu, Papandreou, Schroff & Adam,
 "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation" (1802.02611), fig. 4:
@@ -27,6 +28,7 @@ from cnn_jax.layers import (
     global_avg_pool,
     last_norm,
     max_pool,
+    same_padding,
     squeeze_excite,
     tap,
 )
@@ -78,7 +80,8 @@ class SeparableConv(nn.Module):
 class Block(nn.Module):
     """ReLU and separable convolution in turn, plus shortcut (fig. 5). (B, H, W, C) -> (B, H', W', widths[-1]).
 
-    A stride is that of a 3x3 max pool after them. `act_first=False` leaves out the first ReLU. The
+    A stride is that of a 3x3 max pool after them, which `tf_padding` pads as TensorFlow does. `act_first=False` leaves
+    out the first ReLU. The
     shortcut takes the raw input, through a 1x1 where the shape changes. `stochastic_depth` is the
     rate of drop_branch; `zero_init` starts the last separable convolution's scale at 0.
     """
@@ -91,6 +94,7 @@ class Block(nn.Module):
     se: ModuleDef | None
     stochastic_depth: Rate = 0.0
     zero_init: bool = False
+    tf_padding: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -101,7 +105,7 @@ class Block(nn.Module):
             zero_init = self.zero_init and i == len(self.widths)
             y = self.separable(width, zero_init=zero_init, name=f"conv{i}")(y, train=train)
         if self.stride > 1:
-            y = max_pool(y, 3, self.stride, 1)
+            y = max_pool(y, 3, self.stride, same_padding(y, 3, self.stride) if self.tf_padding else 1)
         if self.se is not None:
             y = self.se(name="se")(y)
         if x.shape != y.shape:
@@ -113,7 +117,7 @@ class Xception(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
     `stem`: "imagenet" (3x3 of stride 2 and 3x3, unpadded) or "cifar" (both of stride 1 and padded:
-    for 28 to 64 pixels). `se_reduction` gates every block before the addition (1709.01507,
+    for 28 to 64 pixels). `tf_padding`: see Block. `se_reduction` gates every block before the addition (1709.01507,
     fig. 3). `stochastic_depth` is the last block's rate, see depth_rates; `zero_init` starts the
     last norm of each branch at 0. Taps: conv2, block1 to block12, conv4.
     """
@@ -124,6 +128,7 @@ class Xception(Checked):
     dropout: Rate = 0.5  # sec. 4.3
     stochastic_depth: Rate = 0.0
     zero_init: bool = False
+    tf_padding: bool = False
     remat: Remat = False
     norm: ModuleDef = BatchNorm
     dtype: jnp.dtype = jnp.float32
@@ -139,7 +144,18 @@ class Xception(Checked):
         x = tap(self, "conv2", conv(64, 3, 1, padding, name="conv2")(x, train=train))
         rates = depth_rates(len(BLOCKS), self.stochastic_depth)
         for i, (widths, stride) in enumerate(BLOCKS, start=1):
-            block = Block(widths, stride, i > 1, separable, conv, se, next(rates), self.zero_init, name=f"block{i}")
+            block = Block(
+                widths,
+                stride,
+                i > 1,
+                separable,
+                conv,
+                se,
+                stochastic_depth=next(rates),
+                zero_init=self.zero_init,
+                tf_padding=self.tf_padding,
+                name=f"block{i}",
+            )
             x = tap(self, f"block{i}", call_block(block, x, train=train, remat=self.remat))
         x = nn.relu(separable(1536, name="conv3")(x, train=train))
         x = tap(self, "conv4", nn.relu(separable(2048, name="conv4")(x, train=train)))
@@ -230,6 +246,9 @@ VARIANTS = (
     chollet("xception", Xception, "depthwise separable convolutions in residual blocks; images in [-1, 1]", "fig. 5",
             params=22_855_952, macs=8_357_403_496, references=("timm.legacy_xception",), crop=0.8975,
             aliases=("legacy_xception",)),
+    chollet("xception_keras", partial(Xception, tf_padding=True, norm=partial(BatchNorm, epsilon=1e-3)),
+            "the author's: pools padded as in TensorFlow, epsilon 1e-3", "fig. 5",
+            params=22_855_952, macs=8_357_403_496, references=("keras.Xception",), interpolation="bilinear"),
     aligned("xception41", partial(AlignedXception, ALIGNED[41]), "aligned Xception of 41 layers", "the authors' code",
             params=26_969_560, macs=9_204_134_312, references=("timm.xception41",)),
     aligned("xception65", partial(AlignedXception, ALIGNED[65]), "aligned Xception of 65 layers", "fig. 4",

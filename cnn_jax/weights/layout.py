@@ -1,4 +1,4 @@
-"""State dicts of PyTorch networks to variables and back: one layout rule, a table of names each."""
+"""State dicts of PyTorch and Keras networks to variables and back: a layout rule each, a table of names each."""
 
 import math
 import re
@@ -18,23 +18,36 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from cnn_jax.errors import UserError, did_you_mean, first_line
 from cnn_jax.models import create_model, model_info
 from cnn_jax.models.structure import structure
+from cnn_jax.weights.keras_layout import from_keras, to_keras
 from cnn_jax.weights.names import BGR, aliases_for, table_for
 
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+KERAS_LEAVES = {"kernel": "kernel", "scale": "gamma", "bias": "bias", "mean": "moving_mean", "var": "moving_variance"}
 Path = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One variable: its state-dict key, its shape there, its shape here, and whether the inputs stand the other way."""
+    """One variable: its state-dict key, its shape there, its shape here, and whether the inputs stand the other way.
+
+    `keras` says that axes stand there as here, in Keras's layout.
+    """
 
     key: str
     theirs: tuple[int, ...]
     ours: tuple[int, ...]
     turned: bool = False
+    keras: bool = False
+
+    @property
+    def axes(self) -> tuple[int, int]:
+        """Those of outputs and inputs there."""
+        return (-1, -2) if self.keras else (0, 1)
 
     def admits(self, shape: tuple[int, ...]) -> bool:
         """Whether an array of that shape holds this variable: as it is there, flattened, or as a convolution."""
+        if self.keras:
+            return shape == self.theirs
         if len(self.ours) == 1:
             return shape in (self.ours, (1, *self.ours))  # the second in files of PyTorch before 0.4, bn_inception's
         *window, inputs, outputs = self.ours
@@ -42,8 +55,11 @@ class Entry:
         return shape in (self.theirs, (outputs, inputs * height * width), (outputs, inputs, height, width))
 
     def load(self, array: np.ndarray) -> jax.Array:
-        """(O, I, kh, kw), or (O, I * kh * kw) flattened channels first, to (kh, kw, I, O); (O, I) to (I, O)."""
-        if len(self.ours) > 1:
+        """(O, I, kh, kw), or (O, I * kh * kw) flattened channels first, to (kh, kw, I, O); (O, I) to (I, O).
+
+        Keras's kernels stand so already, depthwise ones with their last two axes exchanged, one of which is 1.
+        """
+        if len(self.ours) > 1 and not self.keras:
             *window, inputs, outputs = self.ours
             array = np.moveaxis(array.reshape(outputs, inputs, *window), (0, 1), (-1, -2))
         else:
@@ -55,7 +71,7 @@ class Entry:
         """The way back, exact."""
         array = np.asarray(value)
         array = array[..., ::-1, :] if self.turned else array
-        if len(self.ours) > 1:
+        if len(self.ours) > 1 and not self.keras:
             array = np.moveaxis(array, (-1, -2), (0, 1))
         return np.ascontiguousarray(array.reshape(self.theirs))
 
@@ -68,10 +84,10 @@ def import_state_dict(
     key: jax.Array | None = None,
     **options,
 ) -> dict:
-    """A PyTorch network's state dict as variables of `create_model(name, **options)`.
+    """A PyTorch or Keras network's state dict as variables of `create_model(name, **options)`.
 
-    `state_dict` maps the keys of torchvision or timm (whichever of the card's `references` fits
-    best, or the one given) to arrays in PyTorch's layout; read_state_dict reads one from a file.
+    `state_dict` maps the keys of torchvision, timm or Keras (whichever of the card's `references` fits
+    best, or the one given) to arrays in that library's layout; read_state_dict reads one from a file.
     Keys may begin with "module.", "_orig_mod." or "model."; num_batches_tracked is ignored; image
     channels are the file's, in the order red, green, blue also where the file has Caffe's.
 
@@ -135,9 +151,10 @@ def _shaped(
     info = model_info(name)
     kernels = (e.key for path, e in entries.items() if "head" in path and path[-1] == "kernel")
     head = next((arrays[key] for key in kernels if key in arrays), None)
-    classes = head.shape[0] if head is not None and head.ndim else info.num_classes
+    outputs, inputs = entries[first_kernel(name)].axes
+    classes = head.shape[outputs] if head is not None and head.ndim else info.num_classes
     stem = arrays.get(entries[first_kernel(name)].key)
-    channels = stem.shape[1] if stem is not None and stem.ndim == 4 else info.input_size[2]
+    channels = stem.shape[inputs] if stem is not None and stem.ndim == 4 else info.input_size[2]
     if (classes, channels) != (info.num_classes, info.input_size[2]):
         entries = places(name, reference, shaping | {"num_classes": classes}, channels)
     if head is None and may_lack_head:
@@ -170,10 +187,11 @@ def _refitted(
 def export_state_dict(
     name: str, variables: Mapping, *, reference: str | None = None, **options
 ) -> dict[str, np.ndarray]:
-    """Variables of `create_model(name, **options)` as a state dict for PyTorch, the exact way back.
+    """Variables of `create_model(name, **options)` as a state dict for PyTorch or Keras, the exact way back.
 
-    In the layout of `reference`, by default the first of the card's. Batch norms get a
-    num_batches_tracked of 0.
+    In the layout of `reference`, by default the first of the card's. PyTorch's batch norms get a
+    num_batches_tracked of 0, biases that Keras has before batch norms are 0, and scales that its batch norms
+    lack go into the convolutions before them.
 
     Raises:
       UserError: the network has no such reference, or the variables are not its own.
@@ -195,9 +213,9 @@ def export_state_dict(
     for path, entry in entries.items():
         if path in values:
             state_dict[entry.key] = entry.save(values[path])
-            if path[-1] == "var":
+            if path[-1] == "var" and not entry.keras:
                 state_dict[entry.key.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
-    return state_dict
+    return to_keras(state_dict, reference) if reference.startswith("keras.") else state_dict
 
 
 def _references(name: str, reference: str | None) -> tuple[str, ...]:
@@ -252,7 +270,7 @@ def places(
     name: str, reference: str, options: Mapping = MappingProxyType({}), channels: int | None = None
 ) -> dict[Path, Entry]:
     """Every variable of the network with its place in the reference's state dict."""
-    info, table = model_info(name), table_for(reference)
+    info, table, keras = model_info(name), table_for(reference), reference.startswith("keras.")
     height, width, usual = info.input_size
     if options.get("num_classes") == info.num_classes:
         options = {option: value for option, value in options.items() if option != "num_classes"}
@@ -260,23 +278,42 @@ def places(
         found = structure(create_model(name, **options), (height, width, channels or usual))
     else:
         found = info.structure
-    entries = {}
-    for path, leaf in flatten_dict(found.variables).items():
+    entries, leaves = {}, flatten_dict(found.variables)
+    for path, leaf in leaves.items():
         layer = "/".join(path[1:-1])
         rows = ((re.fullmatch(row[0], layer), row) for row in table)
         match, (_, target, *axes) = next((found for found in rows if found[0]), (None, ("", "")))
         if match is None:
             raise UserError(f"{reference} has no layer for {layer}, which {name} has with these options")
-        target = _expanded(match, target)
-        *window, inputs, outputs = leaf.shape if len(leaf.shape) > 1 else (1, *leaf.shape)
-        theirs = leaf.shape
-        if len(leaf.shape) > 1:
-            axes = axes[0] if axes else len(leaf.shape)
-            window = [*window, 1, 1][:2]
-            theirs = (outputs, inputs, *window) if axes == 4 else (outputs, inputs * math.prod(window))
-        turned = reference in BGR and path == first_kernel(name)
-        entries[path] = Entry(f"{target}.{LEAVES[path[-1]]}", theirs, leaf.shape, turned)
+        target, axes = _expanded(match, target), axes[0] if axes else len(leaf.shape)
+        first = path == first_kernel(name)
+        if keras:
+            leaf_name = "beta" if (*path[:-1], "scale") in leaves and path[-1] == "bias" else KERAS_LEAVES[path[-1]]
+            key, theirs = f"{target}{'_' if '/' in target else '/'}{leaf_name}", _keras_shape(leaf.shape, axes, first)
+        else:
+            key, theirs = f"{target}.{LEAVES[path[-1]]}", _torch_shape(leaf.shape, axes)
+        entries[path] = Entry(key, theirs, leaf.shape, reference in BGR and first, keras)
     return entries
+
+
+def _torch_shape(ours: tuple[int, ...], axes: int) -> tuple[int, ...]:
+    """The shape of a variable in PyTorch, where a kernel has so many axes."""
+    if len(ours) == 1:
+        return ours
+    *window, inputs, outputs = ours
+    window = [*window, 1, 1][:2]
+    return (outputs, inputs, *window) if axes == 4 else (outputs, inputs * math.prod(window))
+
+
+def _keras_shape(ours: tuple[int, ...], axes: int, first: bool) -> tuple[int, ...]:
+    """The shape of a variable in Keras. A kernel of one input is a depthwise one, unless it is the first."""
+    if len(ours) == 1:
+        return ours
+    *window, inputs, outputs = ours
+    if axes == 2:
+        return math.prod(window) * inputs, outputs
+    depthwise = window and inputs == 1 and not first
+    return (*(window or (1, 1)), *((outputs, inputs) if depthwise else (inputs, outputs)))
 
 
 def _expanded(match: re.Match, name: str) -> str:
@@ -287,7 +324,7 @@ def _expanded(match: re.Match, name: str) -> str:
 def _current_names(arrays: dict[str, np.ndarray], reference: str) -> dict[str, np.ndarray]:
     for pattern, name in aliases_for(reference):
         arrays = {re.sub(pattern, name, k): v for k, v in arrays.items()}
-    return arrays
+    return from_keras(arrays, reference) if reference.startswith("keras.") else arrays
 
 
 def _check(arrays: Mapping[str, np.ndarray], entries: Mapping[Path, Entry], whose: str) -> None:
