@@ -32,6 +32,7 @@ FURTHER = (
     "torchvision.mobilenet_v3_large", "timm.mobilenetv3_small_050", "timm.mobilenetv3_large_075",
     "timm.semnasnet_075", "timm.dpn68", "timm.dpn92", "timm.resnet50s", "timm.seresnext26d_32x4d", "timm.densenet264d",
     "keras.DenseNet121", "keras.InceptionV3", "keras.Xception", "keras.NASNetMobile",
+    "keras.MobileNetV3Small(alpha=0.75)", "keras.MobileNetV3Large",
 )  # fmt: skip
 # Their logits are compared in the fast tests; their gradients come by the same layers as a cheaper network's.
 SIBLINGS = {

@@ -33,6 +33,15 @@ def test_old_densenet_keys_have_todays_names():
         ("keras.MobileNet", "conv_dw_1/depthwise_kernel", "conv_dw_1/kernel"),
         ("keras.MobileNetV2(alpha=0.35)", "block_1_depthwise/depthwise_kernel", "block_1_depthwise/kernel"),
         ("keras.MobileNetV2", "Logits/kernel", "predictions/kernel"),
+        ("keras.MobileNetV3Small", "Conv_1/BatchNorm/gamma", "conv_1_bn/gamma"),
+        ("keras.MobileNetV3Small", "expanded_conv/depthwise/depthwise_kernel", "expanded_conv_depthwise/kernel"),
+        ("keras.MobileNetV3Small", "expanded_conv_1/expand/BatchNorm/beta", "expanded_conv_1_expand_bn/beta"),
+        (
+            "keras.MobileNetV3Large",
+            "expanded_conv_12/squeeze_excite/Conv_1/bias",
+            "expanded_conv_12_squeeze_excite_conv_1/bias",
+        ),
+        ("keras.MobileNetV3Large", "Logits/bias", "logits/bias"),
         ("keras.Xception", "block2_sepconv1/depthwise_kernel", "block2_sepconv1/depthwise_kernel"),
     ],
 )

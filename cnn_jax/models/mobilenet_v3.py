@@ -2,8 +2,9 @@
 
 Version 2's inverted residuals with kernels, widths and gates of a search. `mobilenet_v3_*` are
 torchvision's, `mobilenetv3_*` timm's, which differ by batch norm's epsilon: 1e-3 and 1e-5. In timm a
-width below 0.75 leaves the stem as it is, and none narrows the hidden layer. All pad strided layers
-symmetrically, where the authors' TensorFlow nets pad on one side only. Initialisation is He's.
+width below 0.75 leaves the stem as it is, and none narrows the hidden layer. Both pad strided layers
+symmetrically, where the authors' TensorFlow nets, and Keras's, `mobilenet_v3_*_keras`, pad on one side
+only. Initialisation is He's.
 """
 
 from functools import partial
@@ -14,9 +15,9 @@ import jax.numpy as jnp
 
 from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, call_block, classify, depth_rates, global_avg_pool, tap
 from cnn_jax.layers.options import Checked, Classes, Count, Factor, ModuleDef, Rate, Remat, Stem
-from cnn_jax.models.card import ModelInfo
+from cnn_jax.models.card import HALF, ModelInfo
 from cnn_jax.models.images import takes_images
-from cnn_jax.models.mobilenet import InvertedResidual, scaled, strides
+from cnn_jax.models.mobilenet import InvertedResidual, pads, scaled, strides
 
 ACTIVATIONS = {"RE": nn.relu, "HS": nn.hard_swish}  # sec. 5.2
 
@@ -43,14 +44,16 @@ class MobileNetV3(Checked):
 
     `stages` is a table like LARGE. Squeeze-and-excitation has a quarter of the channels inside and a hard
     sigmoid at its end (sec. 5.3). `hidden` values, in a layer without batch norm, stand behind the pool.
-    `width` scales the rest, the stem only from 0.75 on. `stem="cifar"`, for 28 to 64 pixels, leaves out
-    the first two halvings. `stochastic_depth` and `zero_init` act on the blocks with a shortcut; rates rise
-    over all blocks, see depth_rates. Taps: stem, stage1 and so on, final, hidden.
+    `width` scales the rest, the stem only from 0.75 on. `tf_padding` pads the layers with a stride as
+    TensorFlow does. `stem="cifar"`, for 28 to 64 pixels, leaves out the first two halvings.
+    `stochastic_depth` and `zero_init` act on the blocks with a shortcut; rates rise over all blocks, see
+    depth_rates. Taps: stem, stage1 and so on, final, hidden.
     """
 
     stages: tuple[tuple[int, tuple[int, ...], int, bool, str, int], ...]
     hidden: Count
     width: Factor = 1.0
+    tf_padding: bool = False
     stem: Stem = "imagenet"
     num_classes: Classes = 1000
     dropout: Rate = 0.2  # sec. 6.1.1
@@ -67,7 +70,8 @@ class MobileNetV3(Checked):
         conv = partial(ConvBN, act=nn.hard_swish, norm=self.norm, dtype=self.dtype)
         before = 16
         first = scaled(before, self.width if self.width >= 0.75 else 1.0)
-        x = tap(self, "stem", conv(first, 3, stem_stride, 1, name="stem")(x, train=train))
+        padding = pads(x, 3, stem_stride, self.tf_padding)
+        x = tap(self, "stem", conv(first, 3, stem_stride, padding, name="stem")(x, train=train))
         rates = depth_rates(sum(len(sizes) for _, sizes, *_ in self.stages), self.stochastic_depth)
         for i, ((kernel, sizes, features, gated, act, _), stride) in enumerate(
             zip(self.stages, stage_strides, strict=True), start=1
@@ -84,6 +88,7 @@ class MobileNetV3(Checked):
                     partial(conv, act=ACTIVATIONS[act]),
                     stochastic_depth=next(rates),
                     zero_init=self.zero_init,
+                    tf_padding=self.tf_padding,
                     name=f"stage{i}_block{j}",
                 )
                 x, before = call_block(module, x, train=train, remat=self.remat), features
@@ -96,9 +101,11 @@ class MobileNetV3(Checked):
 
 Large, Small = partial(MobileNetV3, LARGE, 1280), partial(MobileNetV3, SMALL, 1024)
 TimmLarge, TimmSmall = partial(Large, norm=BatchNorm), partial(Small, norm=BatchNorm)
+KerasLarge, KerasSmall = partial(Large, tf_padding=True), partial(Small, tf_padding=True)
 
 howard = partial(ModelInfo, paper="Howard, Sandler et al., Searching for MobileNetV3 (1905.02244)", year=2019)
 timm = partial(howard, interpolation="bicubic")
+keras = partial(howard, mean=HALF, std=HALF)
 
 # fmt: off
 VARIANTS = (
@@ -116,4 +123,14 @@ VARIANTS = (
            "table 1", params=3_993_528, macs=154_560_624, references=("timm.mobilenetv3_large_075",)),
     timm("mobilenetv3_large_100", TimmLarge, "15 blocks, epsilon 1e-5: timm's", "table 1",
          params=5_483_032, macs=216_589_760, references=("timm.mobilenetv3_large_100",)),
+    keras("mobilenet_v3_small_075_keras", partial(KerasSmall, width=0.75),
+          "11 blocks, three quarters of the width: Keras's", "table 2", params=2_041_872, macs=43_399_344,
+          references=("keras.MobileNetV3Small(alpha=0.75)",)),
+    keras("mobilenet_v3_small_keras", KerasSmall, "11 blocks, TensorFlow's padding: Keras's", "table 2",
+          params=2_542_856, macs=56_510_400, references=("keras.MobileNetV3Small",)),
+    keras("mobilenet_v3_large_075_keras", partial(KerasLarge, width=0.75),
+          "15 blocks, three quarters of the width: Keras's", "table 1", params=3_993_528, macs=154_560_624,
+          references=("keras.MobileNetV3Large(alpha=0.75)",)),
+    keras("mobilenet_v3_large_keras", KerasLarge, "15 blocks, TensorFlow's padding: Keras's", "table 1",
+          params=5_483_032, macs=216_589_760, references=("keras.MobileNetV3Large",)),
 )

@@ -138,6 +138,19 @@ MOBILENET_V2: Table = (
 )
 
 
+def mobilenet_v3(counts: tuple[int, ...]) -> Table:
+    """Blocks are counted through, all but the first; fully connected layers are 1x1 convolutions."""
+    rows = [*layers("stem", "conv", "conv_bn"), *layers("final", "conv_1", "conv_1_bn")]
+    for block, i in blocks(counts, 0):
+        there = f"expanded_conv_{i}" if i else "expanded_conv"
+        rows += [
+            (f"{block}/se/reduce", f"{there}_squeeze_excite_conv", 4),
+            (f"{block}/se/expand", f"{there}_squeeze_excite_conv_1", 4),
+            *layers(rf"{block}/(\w+)", rf"{there}_\1", rf"{there}_\1_bn"),
+        ]
+    return (*rows, (r"hidden", "conv_2", 4), (r"head", "logits", 4))
+
+
 def nasnet(cells: int) -> Table:
     """Of `cells` normal cells a stage; they are numbered through, and behind a reduction one number is left out."""
     normal = {f"stage{i}_cell{j}": (i - 1) * cells + j - (i == 1) for i in (1, 2, 3) for j in range(1, cells + 1)}
@@ -166,6 +179,8 @@ TABLES: dict[str, Table] = {
     "keras.InceptionV3": INCEPTION_V3,
     "keras.InceptionResNetV2": INCEPTION_RESNET_V2,
     "keras.Xception": XCEPTION,
+    "keras.MobileNetV3Small*": mobilenet_v3((1, 2, 3, 2, 3)),
+    "keras.MobileNetV3Large*": mobilenet_v3((1, 2, 3, 4, 2, 3)),
     "keras.MobileNetV2*": MOBILENET_V2,
     "keras.MobileNet*": MOBILENET,
     "keras.NASNetMobile": nasnet(4),
@@ -178,5 +193,13 @@ ALIASES: dict[str, tuple[tuple[str, str], ...]] = {
     "keras.VGG*": ((r"/.*_W(_\d+)?$", "/kernel"), (r"/.*_b(_\d+)?$", "/bias")),
     "keras.ResNet*": (HEADS,),
     "keras.DenseNet*": (HEADS, (r"^conv1/(conv|bn)/", r"conv1_\1/")),
+    "keras.MobileNetV3*": (
+        DEPTHWISE,
+        (r"^Conv", "conv"),
+        (r"^Logits/", "logits/"),
+        (r"^(expanded_conv(?:_\d+)?)/", r"\1_"),
+        (r"squeeze_excite/Conv", "squeeze_excite_conv"),
+        (r"/BatchNorm/", "_bn/"),
+    ),
     "keras.MobileNet*": (HEADS, DEPTHWISE),
 }
