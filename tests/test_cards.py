@@ -27,6 +27,18 @@ SCRIPT = Path(__file__).parent / "library_weights.py"
         ("googlenet_bn.tv_in1k", 224, 256, "bilinear", HALF, HALF, (None, None)),
         ("shufflenet_v2_x1_5.tv_in1k", 224, 232, "bilinear", IMAGENET_MEAN, IMAGENET_STD, (None, None)),
         ("nasnetalarge.tf_in1k", 331, 363, "bicubic", HALF, HALF, (None, None)),
+        # Keras 3.15.1, preprocess_input: Caffe's mean is of blue, green, red there
+        (
+            "vgg16.keras_in1k",
+            224,
+            256,
+            "bilinear",
+            (123.68 / 255, 116.779 / 255, 103.939 / 255),
+            (1 / 255,) * 3,
+            (None,) * 2,
+        ),
+        ("densenet121.keras_in1k", 224, 256, "bilinear", IMAGENET_MEAN, IMAGENET_STD, (None, None)),
+        ("xception_keras.keras_in1k", 299, 341, "bilinear", HALF, HALF, (None, None)),
         ("mobilenetv3_large_100.miil_in21k_ft_in1k", 224, 256, "bilinear", (0, 0, 0), (1, 1, 1), (None, None)),
     ],
 )
@@ -120,7 +132,7 @@ def test_the_table_is_what_the_libraries_say():
         pytest.skip("OTHER_PYTHON is not set")
     references = {name: model_info(name).references for name in list_models()}
     asked = subprocess.run([python, SCRIPT], input=json.dumps(references), capture_output=True, text=True, check=True)
-    others = ("pretrainedmodels.", "facenet_pytorch.", "akamaster.")
+    others = ("pretrainedmodels.", "facenet_pytorch.", "akamaster.", "keras.")
     ours = {
         name: [row for row in pretrained().get(name, ()) if not row["reference"].startswith(others)]
         for name in references
