@@ -143,6 +143,8 @@ def test_by_blocks_it_is_the_same_function(size, window, stride, padding):
         np.testing.assert_allclose(own, plain, rtol=1e-4, atol=1e-3)
 
 
-def test_groups_are_not_computed_by_blocks():
-    with pytest.raises(UserError, match="groups=2 is not computed by blocks"):
-        jax.eval_shape(Conv(4, 3, 2, 1, groups=2, by_blocks=True).init, jax.random.key(0), jnp.zeros((1, 8, 8, 4)))
+@pytest.mark.parametrize("option", ["groups", "dilation"])
+def test_groups_and_dilations_are_not_computed_by_blocks(option):
+    layer = Conv(4, 3, 2, 1, by_blocks=True, **{option: 2})
+    with pytest.raises(UserError, match="with groups or a dilation is not computed by blocks"):
+        jax.eval_shape(layer.init, jax.random.key(0), jnp.zeros((1, 8, 8, 4)))

@@ -24,10 +24,12 @@ def convolutions(draw):
     stride = tuple(draw(st.integers(1, 3)) for _ in range(2))
     pads = tuple(tuple(draw(st.integers(0, k - 1)) for _ in range(2)) for k in window)
     pads = draw(st.sampled_from([pads, ((0, 0), (0, 0))]))
-    size = tuple(max(side, k - sum(pad)) for side, k, pad in zip(sides, window, pads, strict=True))
+    dilation = tuple(draw(st.sampled_from([1, 1, 2, 3])) for _ in range(2))
+    reach = Geometry((1, 1), window, stride, pads, 1, dilation).reach
+    size = tuple(max(side, r - sum(pad)) for side, r, pad in zip(sides, reach, pads, strict=True))
     groups = draw(st.sampled_from([1, 1, 2, 8, 64]))
     inner, maps = draw(st.sampled_from([(1, 1), (1, 2), (2, 3), (5, 4)]))
-    return draw(st.integers(1, 4)), Geometry(size, window, stride, pads, groups), inner, maps
+    return draw(st.integers(1, 4)), Geometry(size, window, stride, pads, groups, dilation), inner, maps
 
 
 def compare(batch, geometry, inner, maps, dtype=np.float32):

@@ -41,6 +41,7 @@ LAYERS = {
     "conv": (lambda w, x: convolve(x, w, (2, 1), ((1, 0), (1, 2))), (3, 3, 6, 4)),
     "grouped": (lambda w, x: convolve(x, w, 1, 1, 3), (3, 3, 2, 9)),
     "depthwise": (lambda w, x: convolve(x, w, 2, 1, 6), (3, 3, 1, 6)),
+    "dilated": (lambda w, x: convolve(x, w, 1, 2, 1, (2, 3)), (3, 2, 6, 4)),
     "pointwise": (lambda w, x: convolve(x, w, 2), (1, 1, 6, 5)),
     "dense": (lambda w, x: convolve(x, w), (9, 8, 6, 5)),
     "norm": (norm, (6,)),

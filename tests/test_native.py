@@ -48,16 +48,17 @@ def test_a_window_of_nans_and_ties():
 
 @needed
 @pytest.mark.parametrize(
-    ("size", "window", "pads", "channels", "features"),
+    ("size", "window", "pads", "channels", "features", "dilation"),
     [
-        ((32, 32), (5, 5), ((0, 0), (0, 0)), 1, 6),  # LeNet-5's
-        ((14, 14), (5, 5), ((0, 0), (0, 0)), 6, 16),
-        ((11, 17), (4, 3), ((2, 0), (1, 2)), 5, 7),
-        ((12, 10), (1, 1), ((0, 0), (0, 0)), 16, 10),
+        ((32, 32), (5, 5), ((0, 0), (0, 0)), 1, 6, (1, 1)),  # LeNet-5's
+        ((14, 14), (5, 5), ((0, 0), (0, 0)), 6, 16, (1, 1)),
+        ((11, 17), (4, 3), ((2, 0), (1, 2)), 5, 7, (1, 1)),
+        ((12, 10), (1, 1), ((0, 0), (0, 0)), 16, 10, (1, 1)),
+        ((14, 17), (3, 3), ((2, 2), (2, 2)), 6, 10, (1, 2)),  # oneDNN's own
     ],
 )
-def test_convolutions_over_few_channels(size, window, pads, channels, features):
-    geometry = Geometry(size, window, (1, 1), pads, 1)
+def test_convolutions_over_few_channels(size, window, pads, channels, features, dilation):
+    geometry = Geometry(size, window, (1, 1), pads, 1, dilation)
     x, w = numbers(5, *size, channels), numbers(*window, channels, features)
     g = numbers(5, *geometry.out, features)
     for name, arrays in {"conv": (x, w), "input_grad": (g, w), "kernel_grad": (x, g)}.items():

@@ -84,12 +84,14 @@ def key(draw):
     return jax.random.key(draw(SEEDS))
 
 
-def windows(x, kernel, stride):
+def windows(x, kernel, stride, dilation=(1, 1)):
     """Where each pixel of a window lies, and a slice of x for it: (i, j), slices of (B, H, W, C)."""
-    out = [(size - k) // s + 1 for size, k, s in zip(x.shape[1:3], kernel, stride, strict=True)]
-    for i, j in np.ndindex(*kernel):
-        rows, columns = (slice(at, at + (n - 1) * s + 1, s) for at, n, s in zip((i, j), out, stride, strict=True))
-        yield (i, j), np.s_[:, rows, columns]
+    sides = zip(x.shape[1:3], kernel, stride, dilation, strict=True)
+    out = [(size - d * (k - 1) - 1) // s + 1 for size, k, s, d in sides]
+    for place in np.ndindex(*kernel):
+        taps = zip(place, out, stride, dilation, strict=True)
+        rows, columns = (slice(at * d, at * d + (n - 1) * s + 1, s) for at, n, s, d in taps)
+        yield place, np.s_[:, rows, columns]
 
 
 @check
@@ -98,9 +100,10 @@ def convolution_and_its_gradients(draw):
     wide = draw(st.sampled_from((1, 1, 3, 4, 7)))  # channels of a group; 1: depthwise
     kernel, stride = draw(st.tuples(*2 * [st.integers(1, 5)])), draw(st.tuples(*2 * [st.integers(1, 3)]))
     padding = tuple(tuple(draw(st.integers(0, 2)) for _ in range(2)) for _ in range(2))
-    sides = [max(draw(SIDES), k) for k in kernel]
+    dilation = draw(st.tuples(*2 * [st.integers(1, 3)]))
+    sides = [max(draw(SIDES), d * (k - 1) + 1) for k, d in zip(kernel, dilation, strict=True)]
     x = numbers(draw, draw(BATCHES), *sides, groups * wide)
-    layer = Conv(groups * draw(st.sampled_from((1, 2, 5))), kernel, stride, padding, groups)
+    layer = Conv(groups * draw(st.sampled_from((1, 2, 5))), kernel, stride, padding, groups, dilation)
     params = jax.jit(layer.init)(jax.random.key(0), x)
     framed = np.pad(x.astype(np.float64), ((0, 0), *padding, (0, 0)))
     weights = np.asarray(params["params"]["kernel"], np.float64)
@@ -108,7 +111,7 @@ def convolution_and_its_gradients(draw):
     dense = np.zeros((*kernel, groups * wide, layer.features))  # the groups' kernels on a diagonal
     for g in range(groups):
         dense[:, :, g * wide : (g + 1) * wide, g * each : (g + 1) * each] = weights[..., g * each : (g + 1) * each]
-    expected = sum(framed[at] @ dense[place] for place, at in windows(framed, kernel, stride))
+    expected = sum(framed[at] @ dense[place] for place, at in windows(framed, kernel, stride, dilation))
     pull = numbers(draw, *expected.shape)
 
     @jax.jit
@@ -119,7 +122,7 @@ def convolution_and_its_gradients(draw):
     y, by_params, by_x = both(params, x)
     near(y, expected)
     back, by_kernel = np.zeros(framed.shape), np.zeros(dense.shape)
-    for place, at in windows(framed, kernel, stride):
+    for place, at in windows(framed, kernel, stride, dilation):
         back[at] += pull @ dense[place].T
         by_kernel[place] = np.einsum("bhwc,bhwo->co", framed[at], pull)
     (top, _), (left, _) = padding

@@ -25,7 +25,7 @@ class ConvBN(nn.Module):
     `act=None` leaves the activation out (a residual branch's last layer, MobileNet v2's linear
     projection). `norm` is a batch-norm constructor, for another epsilon or a group size.
     `use_bias` gives the convolution a bias that the norm makes idle: some published weights have it.
-    `zero_init` starts the norm's scale at 0, see `last_norm`. `by_blocks` is Conv's.
+    `zero_init` starts the norm's scale at 0, see `last_norm`. `dilation` and `by_blocks` are Conv's.
     """
 
     features: int
@@ -33,6 +33,7 @@ class ConvBN(nn.Module):
     stride: IntPair = 1
     padding: Padding = 0
     groups: int = 1
+    dilation: IntPair = 1
     act: Callable | None = nn.relu
     norm: Callable[..., nn.Module] = BatchNorm
     use_bias: bool = False
@@ -49,6 +50,7 @@ class ConvBN(nn.Module):
             self.stride,
             self.padding,
             self.groups,
+            self.dilation,
             use_bias=self.use_bias,
             kernel_init=self.kernel_init,
             by_blocks=self.by_blocks,

@@ -38,17 +38,25 @@ def same_padding(x: jax.Array, window: IntPair, stride: IntPair) -> Pads:
     return pads[0], pads[1]
 
 
-def convolve(x: jax.Array, kernel: jax.Array, stride: IntPair = 1, padding: Padding = 0, groups: int = 1) -> jax.Array:
+def convolve(
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    groups: int = 1,
+    dilation: IntPair = 1,
+) -> jax.Array:
     """Cross-correlates (B, H, W, C) with a kernel (kh, kw, C // groups, C_out).
 
-    Output size per axis: (size + low + high - k) // stride + 1. How it and its gradients are computed is
+    The kernel's taps stand `dilation` pixels apart, so that it reaches over r = dilation * (k - 1) + 1. Output size
+    per axis: (size + low + high - r) // stride + 1. How it and its gradients are computed is
     the platform's, see `lowering`. bfloat16 accumulates in float32.
 
     Raises:
       TooSmall: that is 0 or less.
     """
     size, window = (x.shape[1], x.shape[2]), (kernel.shape[0], kernel.shape[1])
-    geometry = Geometry(size, window, pair(stride), padding_pairs(padding), groups).checked()
+    geometry = Geometry(size, window, pair(stride), padding_pairs(padding), groups, pair(dilation)).checked()
     if (kind := chosen()) == "xla":
         return plain_conv(x, kernel, geometry)
     x, kernel = vary_alike(x, kernel)
@@ -89,10 +97,10 @@ class Conv(nn.Module):
     Parameters are float32: `kernel` (kh, kw, C // groups, features), the layout of a PyTorch
     weight transposed by (2, 3, 1, 0), depthwise included; `bias` (features,). Padding is never
     "SAME": on even sizes with stride 2 that shifts the image by a pixel against PyTorch.
-    `by_blocks` computes the same by `convolve_blocks`.
+    `dilation` sets the kernel's taps that many pixels apart. `by_blocks` computes the same by `convolve_blocks`.
 
     Raises:
-      UserError: C or `features` does not divide by `groups`; groups by blocks.
+      UserError: C or `features` does not divide by `groups`; groups or dilation by blocks.
     """
 
     features: int
@@ -100,6 +108,7 @@ class Conv(nn.Module):
     stride: IntPair = 1
     padding: Padding = 0
     groups: int = 1
+    dilation: IntPair = 1
     use_bias: bool = True
     kernel_init: Callable = nn.initializers.he_normal()  # He 2015 (1502.01852), sec. 2.2
     bias_init: Callable = nn.initializers.zeros_init()
@@ -109,8 +118,8 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         channels = x.shape[-1]
-        if self.by_blocks and self.groups > 1:
-            raise UserError(f"a convolution with groups={self.groups} is not computed by blocks")
+        if self.by_blocks and (self.groups > 1 or pair(self.dilation) != (1, 1)):
+            raise UserError("a convolution with groups or a dilation is not computed by blocks")
         if channels % self.groups or self.features % self.groups:
             raise UserError(
                 f"{channels} input and {self.features} output channels must both divide by groups={self.groups}"
@@ -121,7 +130,7 @@ class Conv(nn.Module):
         if self.by_blocks:
             x = convolve_blocks(x, kernel, self.stride, self.padding)
         else:
-            x = convolve(x, kernel, self.stride, self.padding, self.groups)
+            x = convolve(x, kernel, self.stride, self.padding, self.groups, self.dilation)
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
             x = add_bias(x, bias.astype(self.dtype))

@@ -92,27 +92,24 @@ def _pointwise(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
 
 def _depthwise(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
     """A depthwise convolution as a sum of shifted products."""
-    taps = shifted(_padded(x, geometry), geometry.window, geometry.stride, geometry.out)
+    taps = shifted(_padded(x, geometry), geometry)
     return functools.reduce(operator.add, (tap * w[i, j, 0] for (i, j), tap in taps))
 
 
 def _depthwise_kernel_grad(x: jax.Array, g: jax.Array, geometry: Geometry) -> jax.Array:
     """Sums of shifted products over a few rows of an image at a time, which stay in the cache."""
-    x, ((kh, kw), (sh, sw), (height, width)) = _padded(x, geometry), (geometry.window, geometry.stride, geometry.out)
+    x, (kh, kw), sh, (height, width) = _padded(x, geometry), geometry.window, geometry.stride[0], geometry.out
     batch, channels = x.shape[0], x.shape[3]
     rows = max(r for r in range(1, 9) if height % r == 0)
     turns = height // rows
+    few = geometry._replace(size=((rows - 1) * sh + geometry.reach[0], x.shape[2]), padding=((0, 0), (0, 0)))
 
     def add(turn, sums):
         image, row = turn // turns, turn % turns * rows
         some = lax.dynamic_slice(g, (image, row, 0, 0), (1, rows, width, channels))[0]
-        seen = lax.dynamic_slice(x, (image, row * sh, 0, 0), (1, (rows - 1) * sh + kh, x.shape[2], channels))[0]
-        shifted = (
-            seen[i : i + (rows - 1) * sh + 1 : sh, j : j + (width - 1) * sw + 1 : sw]
-            for i in range(kh)
-            for j in range(kw)
-        )
-        return tuple(total + (part * some).sum(0) for total, part in zip(sums, shifted, strict=True))
+        seen = lax.dynamic_slice(x, (image, row * sh, 0, 0), (1, *few.size, channels))
+        taps = (tap[0] for _, tap in shifted(seen, few))
+        return tuple(total + (tap * some).sum(0) for total, tap in zip(sums, taps, strict=True))
 
     zeros, *_ = vary_alike(jnp.zeros((width, channels), x.dtype), x, g)
     sums = lax.fori_loop(0, batch * turns, add, (zeros,) * (kh * kw))

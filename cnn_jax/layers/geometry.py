@@ -19,25 +19,35 @@ class TooSmall(UserError):
 
 
 class Geometry(NamedTuple):
-    """What a convolution is besides its arrays: (B, *size, C) with (*window, C // groups, O) -> (B, H', W', O)."""
+    """What a convolution is besides its arrays: (B, *size, C) with (*window, C // groups, O) -> (B, H', W', O).
+
+    The taps of a window stand `dilation` pixels apart.
+    """
 
     size: tuple[int, int]
     window: tuple[int, int]
     stride: tuple[int, int]
     padding: Pads
     groups: int
+    dilation: tuple[int, int] = (1, 1)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Pixels from the first to the last tap of a window, both counted."""
+        (kh, kw), (dh, dw) = self.window, self.dilation
+        return (kh - 1) * dh + 1, (kw - 1) * dw + 1
 
     @property
     def out(self) -> tuple[int, int]:
         """(H', W')."""
-        sides = zip(self.size, self.window, self.stride, self.padding, strict=True)
-        height, width = ((size + sum(pads) - k) // s + 1 for size, k, s, pads in sides)
+        sides = zip(self.size, self.reach, self.stride, self.padding, strict=True)
+        height, width = ((size + sum(pads) - reach) // s + 1 for size, reach, s, pads in sides)
         return height, width
 
     def checked(self) -> "Geometry":
         """Itself; raises TooSmall if it has no place for a window."""
         if min(self.out) < 1:
-            (height, width), (kh, kw) = self.size, self.window
+            (height, width), (kh, kw) = self.size, self.reach
             raise TooSmall(f"a window of {kh}x{kw} finds no place in a map of {height}x{width}")
         return self
 
@@ -47,13 +57,12 @@ class Geometry(NamedTuple):
         return self.groups == 1 and self.window == self.size and self.padding == ((0, 0), (0, 0))
 
 
-def shifted(
-    x: jax.Array, window: tuple[int, int], stride: tuple[int, int], out: tuple[int, int]
-) -> Iterator[tuple[tuple[int, int], jax.Array]]:
-    """What each tap (i, j) of a window sees of padded images (B, H, W, C), row by row: (B, *out, C)."""
-    (sh, sw), (height, width) = stride, out
-    for i, j in np.ndindex(window[0], window[1]):
-        yield (i, j), x[:, i : i + (height - 1) * sh + 1 : sh, j : j + (width - 1) * sw + 1 : sw]
+def shifted(x: jax.Array, geometry: Geometry) -> Iterator[tuple[tuple[int, int], jax.Array]]:
+    """What each tap (i, j) of a window sees of padded images (B, H, W, C), row by row: (B, H', W', C)."""
+    (sh, sw), (dh, dw), (height, width) = geometry.stride, geometry.dilation, geometry.out
+    for i, j in np.ndindex(*geometry.window):
+        top, left = i * dh, j * dw
+        yield (i, j), x[:, top : top + (height - 1) * sh + 1 : sh, left : left + (width - 1) * sw + 1 : sw]
 
 
 def plain_conv(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
@@ -65,6 +74,7 @@ def plain_conv(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
         w,
         geometry.stride,
         geometry.padding,
+        rhs_dilation=geometry.dilation,
         feature_group_count=geometry.groups,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )

@@ -95,7 +95,8 @@ struct Shapes {
   Numbers images, kernel, maps;  // (B, H, W, C), (kh, kw, C / groups, O), (B, H', W', O)
 };
 
-Plan MakePlan(int64_t kind, const Shapes& of, const Numbers& stride, const Numbers& padding, int64_t groups) {
+Plan MakePlan(int64_t kind, const Shapes& of, const Numbers& stride, const Numbers& padding, int64_t groups,
+              const Numbers& dilation) {
   using dnnl::memory;
   const auto f32 = memory::data_type::f32;
   auto nhwc = [&](const Numbers& n) { return memory::desc({n[0], n[3], n[1], n[2]}, f32, Tag::nhwc); };
@@ -105,13 +106,14 @@ Plan MakePlan(int64_t kind, const Shapes& of, const Numbers& stride, const Numbe
   const memory::desc images = nhwc(of.images), maps = nhwc(of.maps), any(dims, f32, Tag::any),
                      kernel(dims, f32, groups == 1 ? Tag::hwio : Tag::hwigo);
   const memory::dims low{padding[0], padding[2]}, high{padding[1], padding[3]};
+  const memory::dims gaps{dilation[0] - 1, dilation[1] - 1};  // pixels from tap to tap that are left out
   const auto direct = dnnl::algorithm::convolution_direct;
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
 
   const auto forward = kind == kConv ? dnnl::prop_kind::forward_inference : dnnl::prop_kind::forward_training;
-  dnnl::convolution_forward::primitive_desc conv(Engine(), forward, direct, images, any, maps, stride, low, high,
-                                                 attributes);
+  dnnl::convolution_forward::primitive_desc conv(Engine(), forward, direct, images, any, maps, stride, gaps, low,
+                                                 high, attributes);
   if (kind == kConv) {
     return {dnnl::convolution_forward(conv),
             Operand(images, conv.src_desc(), false),
@@ -121,8 +123,8 @@ Plan MakePlan(int64_t kind, const Shapes& of, const Numbers& stride, const Numbe
             conv.scratchpad_desc()};
   }
   if (kind == kInputGrad) {
-    dnnl::convolution_backward_data::primitive_desc grad(Engine(), direct, images, any, maps, stride, low, high, conv,
-                                                         attributes);
+    dnnl::convolution_backward_data::primitive_desc grad(Engine(), direct, images, any, maps, stride, gaps, low, high,
+                                                         conv, attributes);
     return {dnnl::convolution_backward_data(grad),
             Operand(maps, grad.diff_dst_desc(), false),
             Operand(kernel, grad.weights_desc(), false),
@@ -130,8 +132,8 @@ Plan MakePlan(int64_t kind, const Shapes& of, const Numbers& stride, const Numbe
             {DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_SRC},
             grad.scratchpad_desc()};
   }
-  dnnl::convolution_backward_weights::primitive_desc grad(Engine(), direct, images, any, maps, stride, low, high, conv,
-                                                          attributes);
+  dnnl::convolution_backward_weights::primitive_desc grad(Engine(), direct, images, any, maps, stride, gaps, low, high,
+                                                          conv, attributes);
   return {dnnl::convolution_backward_weights(grad),
           Operand(images, grad.src_desc(), false),
           Operand(maps, grad.diff_dst_desc(), false),
@@ -173,10 +175,10 @@ struct Lanes {
 // those are empty there. All outputs of a pixel lie side by side in one register, `lanes` wide.
 class Few {
  public:
-  static bool Fits(const Shapes& of, const Numbers& stride, const Numbers& padding, int64_t groups) {
+  static bool Fits(const Shapes& of, const Numbers& stride, const Numbers& dilation, int64_t groups) {
     const int64_t channels = of.kernel[2], features = of.kernel[3];
     const bool few = channels <= kMost && features <= kMost && (channels % kMost || features % kMost);
-    return few && groups == 1 && stride == Numbers{1, 1} && of.maps[2] >= kPixels;
+    return few && groups == 1 && stride == Numbers{1, 1} && dilation == Numbers{1, 1} && of.maps[2] >= kPixels;
   }
 
   static void Run(int64_t kind, const Shapes& of, const Numbers& padding, const float* first, const float* second,
@@ -329,7 +331,7 @@ class Few {
   }
 };
 
-// numbers: kind, strides, padding (top, bottom, left, right), groups.
+// numbers: kind, strides, padding (top, bottom, left, right), groups, dilation.
 ffi::Error Convolution(ffi::Buffer<ffi::F32> first, ffi::Buffer<ffi::F32> second, ffi::ResultBuffer<ffi::F32> result,
                        ffi::Span<const int64_t> numbers) {
   static std::map<std::vector<Numbers>, Plan> plans;
@@ -337,16 +339,16 @@ ffi::Error Convolution(ffi::Buffer<ffi::F32> first, ffi::Buffer<ffi::F32> second
     const Numbers a = Copy(first.dimensions()), b = Copy(second.dimensions()), c = Copy(result->dimensions());
     const Numbers how = Copy(numbers);
     const int64_t kind = how[0], groups = how[7];
-    const Numbers stride{how[1], how[2]}, padding{how.begin() + 3, how.begin() + 7};
+    const Numbers stride{how[1], how[2]}, padding{how.begin() + 3, how.begin() + 7}, dilation{how[8], how[9]};
     const Shapes shapes = kind == kConv ? Shapes{a, b, c} : kind == kInputGrad ? Shapes{c, b, a} : Shapes{a, c, b};
-    if (Few::Fits(shapes, stride, padding, groups)) {
+    if (Few::Fits(shapes, stride, dilation, groups)) {
       Few::Run(kind, shapes, padding, first.typed_data(), second.typed_data(), result->typed_data());
       return ffi::Error::Success();
     }
     const std::vector<Numbers> key{how, a, b, c};
     auto found = plans.find(key);
     if (found == plans.end()) {
-      found = plans.emplace(key, MakePlan(kind, shapes, stride, padding, groups)).first;
+      found = plans.emplace(key, MakePlan(kind, shapes, stride, padding, groups, dilation)).first;
     }
     Plan& plan = found->second;
     dnnl::stream stream(Engine());

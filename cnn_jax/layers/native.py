@@ -43,6 +43,7 @@ def convolution(name: str, geometry: Geometry, first: jax.Array, second: jax.Arr
         *geometry.stride,
         *(pad for pads in geometry.padding for pad in pads),
         geometry.groups,
+        *geometry.dilation,
     )
     return _call("convolution", jnp.zeros(shape, jnp.float32), first, second, numbers=np.array(numbers, np.int64))
 

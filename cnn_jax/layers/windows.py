@@ -59,7 +59,7 @@ def _sum_grad(g, *, geometry: Geometry):
 # Forms for a CPU.
 def _taps(x, geometry: Geometry, fill: float) -> Iterator[jax.Array]:
     padded = jnp.pad(x, ((0, 0), *geometry.padding, (0, 0)), constant_values=fill)
-    return (tap for _, tap in shifted(padded, geometry.window, geometry.stride, geometry.out))
+    return (tap for _, tap in shifted(padded, geometry))
 
 
 def _shifted_max(x, *, geometry: Geometry):
