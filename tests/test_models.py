@@ -160,6 +160,24 @@ def test_zero_classes_give_the_features_before_the_head_and_bfloat16_leaves_para
     assert set(found.variables) <= {"params", "batch_stats"}
 
 
+def last_map(taps):
+    """The name of what forward_head takes, of a Structure's taps."""
+    return [name for name, shape in taps.items() if len(shape) == 3][-1]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_head_takes_the_last_map_and_may_leave_it_one(name):
+    model, image = create_model(name, **SMALL[name] | {"num_classes": 10}), (32, 32, model_info(name).input_size[2])
+    found = structure(model, image)
+    last = jax.ShapeDtypeStruct((2, *found.taps[last_map(found.taps)]), np.float32)
+    head = partial(model.apply, train=False, method="forward_head")
+    assert jax.eval_shape(head, found.variables, last).shape == (2, 10)
+    if "global_pool" in fields(name):
+        for classes in (0, 10):
+            *size, channels = structure(model.clone(global_pool="", num_classes=classes), image).output
+            assert size == [*last.shape[1:3]] and (channels == 10 if classes else channels > 10)
+
+
 @pytest.mark.parametrize("name", [name for name in SMALL if not name.startswith("lenet")])
 def test_strides_of_taps_are_exact(name):
     """128 more pixels make 128 / stride more positions, or none where a map has a fixed size."""
@@ -254,6 +272,20 @@ def test_an_image_does_not_see_its_neighbours_and_bfloat16_is_near(name):
     assert rough.dtype == jnp.float32
     # bfloat16 keeps 8 bits: 0.4% a rounding; errors of many layers add up like a random walk.
     assert np.abs(rough - together).max() < 0.1 * np.abs(together).max()
+
+
+HEADS = ("lenet5", "nin_cifar10", "mobilenet_025", "resnet20_cifar")  # a product, a convolution, a plain one
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in HEADS else pytest.param(name, marks=pytest.mark.slow) for name in SMALL]
+)
+def test_the_head_goes_on_where_the_last_map_is(name):
+    model, variables, images = small(name)
+    logits, seen = quick_apply(model, variables, images, train=False, mutable=["intermediates"])
+    last = seen["intermediates"]["taps"][last_map(structure(model, images.shape[1:]).taps)]
+    head = quick_apply(model, variables, last, train=False, method="forward_head")
+    np.testing.assert_allclose(head, logits, rtol=1e-5, atol=1e-5 * np.abs(logits).max())
 
 
 def test_list_models_takes_globs():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.layers import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
+from cnn_jax.layers import adaptive_avg_pool, avg_pool, global_avg_pool, global_pool, max_pool
 
 
 def oracle(x, k, s, p, ceil_mode, reduce):
@@ -85,3 +85,11 @@ def test_adaptive_pool_matches_a_numpy_oracle(size, out):
 def test_global_pool_is_the_mean_over_positions():
     x = np.random.default_rng(0).standard_normal((2, 5, 6, 3)).astype(np.float32)
     np.testing.assert_allclose(global_avg_pool(x), x.mean((1, 2)), rtol=1e-5, atol=1e-6)
+
+
+def test_global_pools_are_timms():
+    """timm 1.0.31: "avgmax" is the mean of both (layers/adaptive_avgmax_pool.py)."""
+    x = np.random.default_rng(0).standard_normal((2, 3, 5, 4)).astype(np.float32)
+    mean, most = x.mean((1, 2)), x.max((1, 2))
+    for kind, expected in {"avg": mean, "max": most, "avgmax": 0.5 * (mean + most), "": x}.items():
+        np.testing.assert_allclose(global_pool(x, kind), expected, rtol=1e-5, atol=1e-6)

@@ -15,7 +15,7 @@ from cnn_jax.layers.branches import Chain, Inception, Unit, branches
 from cnn_jax.layers.conv import Conv, same_padding
 from cnn_jax.layers.lowered import lowering
 from cnn_jax.layers.norm import BatchNorm, LocalResponseNorm
-from cnn_jax.layers.pool import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
+from cnn_jax.layers.pool import adaptive_avg_pool, avg_pool, global_avg_pool, global_pool, max_pool
 from cnn_jax.layers.tap import auxiliary, tap
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "depth_rates",
     "drop_branch",
     "global_avg_pool",
+    "global_pool",
     "last_norm",
     "lowering",
     "max_pool",

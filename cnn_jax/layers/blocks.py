@@ -13,8 +13,8 @@ from cnn_jax.errors import UserError
 from cnn_jax.layers.channels import scale_channels
 from cnn_jax.layers.conv import Conv, IntPair, Padding
 from cnn_jax.layers.norm import BatchNorm
-from cnn_jax.layers.options import ModuleDef
-from cnn_jax.layers.pool import global_avg_pool
+from cnn_jax.layers.options import GlobalPool, ModuleDef
+from cnn_jax.layers.pool import global_avg_pool, global_pool
 
 HEAD_INIT = nn.initializers.lecun_normal()
 
@@ -181,20 +181,23 @@ def classify(
     num_classes: int,
     *,
     train: bool,
+    pool: GlobalPool | None = None,
     dropout: float = 0.0,
     kernel_init: Callable = HEAD_INIT,
     dtype: jnp.dtype = jnp.float32,
 ) -> jax.Array:
-    """Dropout -> linear layer `head`, features (B, F) -> logits (B, num_classes) float32.
+    """Pool -> dropout -> linear layer `head`, a map (B, H, W, F) -> logits (B, num_classes) float32.
 
-    A map of features (B, H, W, F) gives the mean of its positions' logits (Simonyan 2014, sec.
-    3.2). Products of bfloat16 are added in float32 and stay so: rounded again, the logits of a thousand classes
-    would often tie for the first place. To be called inside a compact network. `num_classes=0` gives the
-    features, float32.
+    `pool` is global_pool's; "" gives a map of logits, (B, H, W, num_classes). None is for features (B, F); then a map
+    gives the mean of its positions' logits (Simonyan 2014, sec. 3.2). Products of bfloat16 are added in float32 and
+    stay so: rounded again, the logits of a thousand classes would often tie for the first place. To be called inside a
+    compact network. `num_classes=0` gives the features, float32.
     """
+    if pool is not None:
+        x = global_pool(x, pool)
     if num_classes > 0:
         x = nn.Dropout(dropout, deterministic=not train)(x)
         dot = partial(lax.dot_general, preferred_element_type=jnp.promote_types(dtype, jnp.float32))
         x = nn.Dense(num_classes, kernel_init=kernel_init, dtype=dtype, dot_general=dot, name="head")(x)
     x = x.astype(jnp.float32)
-    return x.mean((1, 2)) if x.ndim == 4 else x
+    return x.mean((1, 2)) if pool is None and x.ndim == 4 else x

@@ -7,6 +7,7 @@ from jax import lax
 
 from cnn_jax.layers.conv import IntPair, Padding, padding_pairs, pair
 from cnn_jax.layers.geometry import Geometry
+from cnn_jax.layers.options import GlobalPool
 from cnn_jax.layers.windows import window_max, window_sum
 
 
@@ -80,6 +81,19 @@ def avg_pool(
 def global_avg_pool(x: jax.Array) -> jax.Array:
     """Mean over all positions, (B, H, W, C) -> (B, C)."""
     return jnp.mean(x, axis=(1, 2))
+
+
+def global_pool(x: jax.Array, kind: GlobalPool) -> jax.Array:
+    """(B, H, W, C) -> (B, C): over all positions their mean, maximum or, "avgmax", the mean of both; "" leaves the map.
+
+    The words are timm's.
+    """
+    if kind == "":
+        return x
+    if kind == "avg":
+        return global_avg_pool(x)
+    most = x.max((1, 2))
+    return most if kind == "max" else (global_avg_pool(x) + most) / 2
 
 
 def adaptive_avg_pool(x: jax.Array, output_size: IntPair) -> jax.Array:

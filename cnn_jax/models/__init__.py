@@ -111,10 +111,13 @@ def create_model(name: str, **options) -> nn.Module:
     - `scan`: the equal blocks of a stage run in a loop that is compiled once; their variables have an axis of
       blocks, see stack_blocks. Not for training on a CPU, where convolutions inside a loop are slow;
     - `aux`: auxiliary heads;
+    - `global_pool`: "max" or "avgmax", the mean of both, where the last map is averaged; "" keeps it as a map of
+      features or, with `num_classes`, of logits;
     - `batch_norm`: a dict of options of layers.BatchNorm that leaves the network's own epsilon
       alone: `{"unbiased": True}`.
 
-    Channels follow the input. Call it as `model.init(key, images, train=False)` and
+    Channels follow the input. `model.apply(variables, map, train=False, method="forward_head")` gives what follows the
+    last map that extract_features names. Call it as `model.init(key, images, train=False)` and
     `model.apply(variables, images, train=False)`; training with a rate above 0 needs
     `rngs={"dropout": key}`.
 

@@ -59,7 +59,7 @@ class AlexNet(Checked):
     @nn.compact
     @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        size1, stride1, side, hidden = STEMS[self.stem]
+        size1, stride1, *_ = STEMS[self.stem]
         geometry = (
             (size1, stride1, self.padding if self.stem == "imagenet" else size1 // 2),
             (5, 1, 2),
@@ -68,7 +68,6 @@ class AlexNet(Checked):
             (3, 1, 1),
         )
         conv = partial(Conv, kernel_init=self.kernel_init, dtype=self.dtype)
-        drop = partial(nn.Dropout, self.dropout, deterministic=not train)
         pool = partial(max_pool, window=3, stride=2)  # overlapping (sec. 3.4)
         raised = nn.initializers.constant(self.bias)
 
@@ -82,12 +81,20 @@ class AlexNet(Checked):
             elif i in (1, 2, 5):
                 x = pool(x)
         x = tap(self, "pool5", x)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: fc6, fc7, linear layer."""
+        *_, side, hidden = STEMS[self.stem]
+        drop = partial(nn.Dropout, self.dropout, deterministic=not train)
+        raised = nn.initializers.constant(self.bias)
         if not self.dense:
             x = adaptive_avg_pool(x, side)
 
         if self.drop_inputs:
             x = drop(name="drop5")(x)
-        x = conv(hidden, side, kernel_init=self.hidden_init, bias_init=raised, name="fc6")(x)
+        x = Conv(hidden, side, kernel_init=self.hidden_init, bias_init=raised, dtype=self.dtype, name="fc6")(x)
         if not self.dense:
             x = x[:, 0, 0]
         x = drop(name="drop6")(tap(self, "fc6", nn.relu(x)))

@@ -22,12 +22,11 @@ from cnn_jax.layers import (
     avg_pool,
     call_block,
     classify,
-    global_avg_pool,
     max_pool,
     squeeze_excite,
     tap,
 )
-from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
+from cnn_jax.layers.options import Checked, Classes, GlobalPool, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import ModelInfo
 from cnn_jax.models.images import takes_images
 
@@ -81,6 +80,7 @@ class BNInception(Checked):
     stem: Stem = "imagenet"
     se_reduction: Reduction = None
     num_classes: Classes = 1000
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.0  # sec. 4.2.1 removes it
     remat: Remat = False
     norm: ModuleDef = BatchNorm
@@ -102,7 +102,12 @@ class BNInception(Checked):
         for name, row in MODULES.items():
             module = Inception(inception(*row), se, conv, name=name)
             x = tap(self, name, call_block(module, x, train=train, remat=self.remat))
-        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: pool, dropout, linear layer."""
+        return classify(x, self.num_classes, pool=self.global_pool, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
 VARIANTS = (

@@ -21,12 +21,22 @@ from cnn_jax.layers import (
     avg_pool,
     call_block,
     classify,
-    global_avg_pool,
     max_pool,
     squeeze_excite,
     tap,
 )
-from cnn_jax.layers.options import Checked, Classes, Count, DeepStem, ModuleDef, Rate, Reduction, Remat, Such
+from cnn_jax.layers.options import (
+    Checked,
+    Classes,
+    Count,
+    DeepStem,
+    GlobalPool,
+    ModuleDef,
+    Rate,
+    Reduction,
+    Remat,
+    Such,
+)
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo, both
 from cnn_jax.models.images import takes_images
 
@@ -92,6 +102,7 @@ class DenseNet(Checked):
     stem_width: Count | None = None
     se_reduction: Reduction = None
     num_classes: Classes = 1000
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.0
     remat: Remat = False
     norm: ModuleDef = BatchNorm
@@ -136,7 +147,12 @@ class DenseNet(Checked):
                 features += (call_block(module, features, train=train, remat=self.remat),)
             x = tap(self, f"stage{i}", jnp.concatenate(features, axis=-1))
         x = tap(self, "final", nn.relu(norm(name="norm")(x, train=train)))
-        return classify(global_avg_pool(x), self.num_classes, train=train, dtype=self.dtype)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: pool, linear layer."""
+        return classify(x, self.num_classes, pool=self.global_pool, train=train, dtype=self.dtype)
 
 
 CifarNet = partial(DenseNet, stem="cifar", num_classes=10)

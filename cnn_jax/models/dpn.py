@@ -12,8 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.layers import BatchNorm, Conv, ConvBN, call_block, classify, global_avg_pool, max_pool, tap
-from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Remat, Stem
+from cnn_jax.layers import BatchNorm, Conv, ConvBN, call_block, classify, max_pool, tap
+from cnn_jax.layers.options import Checked, Classes, Count, GlobalPool, ModuleDef, Rate, Remat, Stem
 from cnn_jax.models.card import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
 from cnn_jax.models.images import takes_images
 
@@ -75,6 +75,7 @@ class DPN(Checked):
     split: bool = False
     stem: Stem = "imagenet"
     num_classes: Classes = 1000
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.0
     remat: Remat = False
     norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
@@ -106,7 +107,12 @@ class DPN(Checked):
                 x = call_block(module, x, train=train, remat=self.remat)
             x = tap(self, f"stage{i}", x)
         x = tap(self, "final", nn.relu(norm(name="norm")(x, train=train)))
-        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: pool, dropout, linear layer."""
+        return classify(x, self.num_classes, pool=self.global_pool, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
 Small = partial(DPN, (3, 4, 12, 3), (16, 32, 32, 64), 64, 128, stem_width=10, stem_size=3)

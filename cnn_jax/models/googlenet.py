@@ -30,13 +30,12 @@ from cnn_jax.layers import (
     avg_pool,
     call_block,
     classify,
-    global_avg_pool,
     max_pool,
     squeeze_excite,
     tap,
 )
 from cnn_jax.layers.conv import IntPair, Padding
-from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat, Stem
+from cnn_jax.layers.options import Checked, Classes, Count, GlobalPool, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
 from cnn_jax.models.images import takes_images
 
@@ -126,6 +125,7 @@ class GoogLeNet(Checked):
     stem: Stem = "imagenet"
     se_reduction: Reduction = None
     num_classes: Classes = 1000
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.4  # table 1
     aux: bool = True
     aux_dropout: Rate | None = None
@@ -165,7 +165,12 @@ class GoogLeNet(Checked):
                 # Computed whether or not somebody collects the logits: the heads' statistics move.
                 head = AuxHead(self.num_classes, aux_rate, self.adaptive, conv, self.dtype, name=AUXILIARY[name])
                 head(x, train=train)
-        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: pool, dropout, linear layer."""
+        return classify(x, self.num_classes, pool=self.global_pool, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
 TORCHVISION = partial(

@@ -23,12 +23,11 @@ from cnn_jax.layers import (
     avg_pool,
     call_block,
     classify,
-    global_avg_pool,
     max_pool,
     squeeze_excite,
     tap,
 )
-from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
+from cnn_jax.layers.options import Checked, Classes, GlobalPool, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
 from cnn_jax.models.images import takes_images
 
@@ -127,7 +126,7 @@ class AuxHead(nn.Module):
         x = avg_pool(x, 5, 3) if min(x.shape[1:3]) >= 17 else adaptive_avg_pool(x, 5)
         x = self.conv(128, 1, name="reduce")(x, train=train)
         x = self.conv(768, 5, name="conv")(x, train=train)
-        logits = classify(global_avg_pool(x), self.num_classes, train=train, dtype=self.dtype)
+        logits = classify(x, self.num_classes, pool="avg", train=train, dtype=self.dtype)
         return auxiliary(self, logits)
 
 
@@ -144,6 +143,7 @@ class InceptionV3(Checked):
     stem: Stem = "imagenet"
     se_reduction: Reduction = None
     num_classes: Classes = 1000
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.5  # torchvision's; the paper gives none
     aux: bool = True
     remat: Remat = False
@@ -170,7 +170,12 @@ class InceptionV3(Checked):
             x = tap(self, name, call_block(module, x, train=train, remat=self.remat))
             if name == "mixed_6e" and self.aux and self.num_classes and (train or self.is_initializing()):
                 AuxHead(self.num_classes, conv, self.dtype, name="aux1")(x, train=train)
-        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: pool, dropout, linear layer."""
+        return classify(x, self.num_classes, pool=self.global_pool, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
 szegedy = partial(

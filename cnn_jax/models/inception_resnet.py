@@ -31,12 +31,12 @@ from cnn_jax.layers import (
     classify,
     depth_rates,
     drop_branch,
-    global_avg_pool,
+    global_pool,
     max_pool,
     squeeze_excite,
     tap,
 )
-from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
+from cnn_jax.layers.options import Checked, Classes, GlobalPool, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
 from cnn_jax.models.images import takes_images
 from cnn_jax.models.inception_v4 import stem_modules
@@ -179,6 +179,7 @@ class InceptionResNet(Checked):
     stem: Stem = "imagenet"
     se_reduction: Reduction = None
     num_classes: Classes = 1000
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.2  # fig. 15: keep 0.8
     stochastic_depth: Rate = 0.0
     remat: Remat = False
@@ -218,12 +219,17 @@ class InceptionResNet(Checked):
             x = tap(self, stage.name, x)
         if self.width:
             x = tap(self, "conv_7b", conv(self.width, 1, name="conv_7b")(x, train=train))
-        x, dropout = global_avg_pool(x), self.dropout
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: pool, embedding, dropout, linear layer, as far as it has them."""
+        x, dropout = global_pool(x, self.global_pool), self.dropout
         if self.embedding:
             x, dropout = nn.Dropout(dropout, deterministic=not train)(x), 0.0
             x = nn.Dense(self.embedding, use_bias=False, dtype=self.dtype, name="embed")(x)
             x = tap(self, "embedding", self.norm(dtype=self.dtype, name="embed_norm")(x, train=train))
-        return classify(x, self.num_classes, train=train, dropout=dropout, dtype=self.dtype)
+        return classify(x, self.num_classes, pool="", train=train, dropout=dropout, dtype=self.dtype)
 
 
 szegedy = partial(

@@ -20,12 +20,11 @@ from cnn_jax.layers import (
     avg_pool,
     call_block,
     classify,
-    global_avg_pool,
     max_pool,
     squeeze_excite,
     tap,
 )
-from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
+from cnn_jax.layers.options import Checked, Classes, GlobalPool, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
 from cnn_jax.models.images import takes_images
 
@@ -120,6 +119,7 @@ class InceptionV4(Checked):
     stem: Stem = "imagenet"
     se_reduction: Reduction = None
     num_classes: Classes = 1000
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.2  # fig. 9: keep 0.8
     remat: Remat = False
     norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
@@ -140,7 +140,12 @@ class InceptionV4(Checked):
         for name, chains in modules(padding).items():
             module = Inception(chains, se, conv, name=name)
             x = tap(self, name, call_block(module, x, train=train, remat=self.remat))
-        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: pool, dropout, linear layer."""
+        return classify(x, self.num_classes, pool=self.global_pool, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
 VARIANTS = (

@@ -147,11 +147,10 @@ class LeNet5(Checked):
     @nn.compact
     @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        del train  # nothing in this network behaves differently in training
         check_size(x)
         x = x.astype(self.dtype)
         maps = x.shape[-1]
-        c1_init, c5_init, f6_init = uniform_fan_in(25 * maps), uniform_fan_in(25 * 16), uniform_fan_in(120)
+        c1_init, c5_init = uniform_fan_in(25 * maps), uniform_fan_in(25 * 16)
         x = tap(self, "c1", squash(Conv(6, 5, kernel_init=c1_init, bias_init=c1_init, dtype=self.dtype, name="c1")(x)))
         x = tap(self, "s2", squash(Subsampling(name="s2")(x)))
         x = tap(self, "c3", squash(TableConv(C3_TABLE, name="c3")(x)))
@@ -159,6 +158,13 @@ class LeNet5(Checked):
         x = tap(
             self, "c5", squash(Conv(120, 5, kernel_init=c5_init, bias_init=c5_init, dtype=self.dtype, name="c5")(x))
         )
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """C5, (B, 1, 1, 120), -> the outputs: F6 and the distances of eq. 7."""
+        del train  # nothing in this network behaves differently in training
+        f6_init = uniform_fan_in(120)
         x = nn.Dense(84, kernel_init=f6_init, bias_init=f6_init, dtype=self.dtype, name="f6")(x[:, 0, 0])
         x = tap(self, "f6", squash(x)).astype(jnp.float32)
         if self.num_classes == 0:
@@ -188,6 +194,11 @@ class LeNet5Modern(Checked):
         x = tap(self, "c3", nn.relu(Conv(16, 5, dtype=self.dtype, name="c3")(x)))
         x = tap(self, "s4", max_pool(x, 2))
         x = tap(self, "c5", nn.relu(Conv(120, 5, dtype=self.dtype, name="c5")(x)))
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """C5, (B, 1, 1, 120), -> logits: F6 and a linear layer."""
         x = nn.Dense(84, kernel_init=nn.initializers.he_normal(), dtype=self.dtype, name="f6")(x[:, 0, 0])
         return classify(tap(self, "f6", nn.relu(x)), self.num_classes, train=train, dtype=self.dtype)
 

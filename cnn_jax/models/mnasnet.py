@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, call_block, classify, depth_rates, global_avg_pool, tap
-from cnn_jax.layers.options import Checked, Classes, Factor, ModuleDef, Rate, Remat, Stem
+from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, call_block, classify, depth_rates, tap
+from cnn_jax.layers.options import Checked, Classes, Factor, GlobalPool, ModuleDef, Rate, Remat, Stem
 from cnn_jax.models.card import ModelInfo
 from cnn_jax.models.images import takes_images
 from cnn_jax.models.mobilenet import InvertedResidual, scaled, strides
@@ -53,6 +53,7 @@ class MnasNet(Checked):
     width: Factor = 1.0
     stem: Stem = "imagenet"
     num_classes: Classes = 1000
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.2
     stochastic_depth: Rate = 0.0
     zero_init: bool = False
@@ -86,7 +87,12 @@ class MnasNet(Checked):
                 x = call_block(module, x, train=train, remat=self.remat)
             x = tap(self, f"stage{i}", x)
         x = tap(self, "final", conv(1280, 1, name="final")(x, train=train))
-        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: pool, dropout, linear layer."""
+        return classify(x, self.num_classes, pool=self.global_pool, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
 tan = partial(ModelInfo, paper="Tan, Chen, Pang, Vasudevan et al., MnasNet (1807.11626)", year=2018)

@@ -28,13 +28,12 @@ from cnn_jax.layers import (
     classify,
     depth_rates,
     drop_branch,
-    global_avg_pool,
     same_padding,
     squeeze_excite,
     tap,
 )
 from cnn_jax.layers.conv import Padding
-from cnn_jax.layers.options import Checked, Classes, Count, Factor, ModuleDef, Rate, Reduction, Remat, Stem
+from cnn_jax.layers.options import Checked, Classes, Count, Factor, GlobalPool, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
 from cnn_jax.models.images import takes_images
 
@@ -142,6 +141,7 @@ class MobileNetV1(Checked):
     stem: Stem = "imagenet"
     se_reduction: Reduction = None
     num_classes: Classes = 1000
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.0
     remat: Remat = False
     norm: ModuleDef = BatchNorm
@@ -169,7 +169,12 @@ class MobileNetV1(Checked):
             x = tap(self, f"stage{i}", x)
         if self.last is not None:
             x = tap(self, "final", conv(self.last, 1, name="final")(x, train=train))
-        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: pool, dropout, linear layer."""
+        return classify(x, self.num_classes, pool=self.global_pool, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
 class MobileNetV2(Checked):
@@ -191,6 +196,7 @@ class MobileNetV2(Checked):
     stem: Stem = "imagenet"
     se_reduction: Reduction = None
     num_classes: Classes = 1000
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.2
     stochastic_depth: Rate = 0.0
     zero_init: bool = False
@@ -226,7 +232,12 @@ class MobileNetV2(Checked):
                 x = call_block(module, x, train=train, remat=self.remat)
             x = tap(self, f"stage{i}", x)
         x = tap(self, "final", conv(last, 1, name="final")(x, train=train))
-        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: pool, dropout, linear layer."""
+        return classify(x, self.num_classes, pool=self.global_pool, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
 half = {"mean": HALF, "std": HALF}  # images in [-1, 1]

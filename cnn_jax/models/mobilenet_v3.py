@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, call_block, classify, depth_rates, global_avg_pool, tap
-from cnn_jax.layers.options import Checked, Classes, Count, Factor, ModuleDef, Rate, Remat, Stem
+from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, call_block, classify, depth_rates, global_pool, tap
+from cnn_jax.layers.options import Checked, Classes, Count, Factor, GlobalPool, ModuleDef, Rate, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
 from cnn_jax.models.images import takes_images
 from cnn_jax.models.mobilenet import InvertedResidual, pads, scaled, strides
@@ -56,6 +56,7 @@ class MobileNetV3(Checked):
     tf_padding: bool = False
     stem: Stem = "imagenet"
     num_classes: Classes = 1000
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.2  # sec. 6.1.1
     stochastic_depth: Rate = 0.0
     zero_init: bool = False
@@ -94,9 +95,14 @@ class MobileNetV3(Checked):
                 x, before = call_block(module, x, train=train, remat=self.remat), features
             x = tap(self, f"stage{i}", x)
         x = tap(self, "final", conv(scaled(6 * before, self.width), 1, name="final")(x, train=train))
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: pool, a hidden linear layer, dropout, linear layer."""
         hidden = nn.Dense(self.hidden, kernel_init=nn.initializers.he_normal(), dtype=self.dtype, name="hidden")
-        x = tap(self, "hidden", nn.hard_swish(hidden(global_avg_pool(x))))
-        return classify(x, self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+        x = tap(self, "hidden", nn.hard_swish(hidden(global_pool(x, self.global_pool))))
+        return classify(x, self.num_classes, pool="", train=train, dropout=self.dropout, dtype=self.dtype)
 
 
 Large, Small = partial(MobileNetV3, LARGE, 1280), partial(MobileNetV3, SMALL, 1024)

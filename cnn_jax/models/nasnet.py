@@ -22,12 +22,11 @@ from cnn_jax.layers import (
     avg_pool,
     call_block,
     classify,
-    global_avg_pool,
     max_pool,
     same_padding,
     tap,
 )
-from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Remat, Stem
+from cnn_jax.layers.options import Checked, Classes, Count, GlobalPool, ModuleDef, Rate, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
 from cnn_jax.models.images import takes_images
 
@@ -174,6 +173,7 @@ class NASNet(Checked):
     zeros: Zeros = "none"
     stem: Stem = "imagenet"
     num_classes: Classes = 1000
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.0
     remat: Remat = False
     norm: ModuleDef = partial(BatchNorm, epsilon=1e-3)
@@ -201,8 +201,13 @@ class NASNet(Checked):
                 cell = normal(features, name=f"stage{i}_cell{j}")
                 x, before = call(cell, (x, before)), x
             x = tap(self, f"stage{i}", x)
-        x = global_avg_pool(nn.relu(x))
-        return classify(x, self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: ReLU, pool, dropout, linear layer."""
+        x = nn.relu(x)
+        return classify(x, self.num_classes, pool=self.global_pool, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
 zoph = partial(

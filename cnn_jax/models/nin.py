@@ -14,8 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.layers import Conv, avg_pool, call_block, global_avg_pool, max_pool, tap
-from cnn_jax.layers.options import Checked, Classes, Rate, Remat, Stem
+from cnn_jax.layers import Conv, avg_pool, call_block, global_pool, max_pool, tap
+from cnn_jax.layers.options import Checked, Classes, GlobalPool, Rate, Remat, Stem
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
 from cnn_jax.models.images import takes_images
 
@@ -63,6 +63,7 @@ class NIN(Checked):
     drops: tuple[bool, ...]
     stem: Stem = "imagenet"
     num_classes: Classes = 1000
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.5
     remat: Remat = False
     dtype: jnp.dtype = jnp.float32
@@ -78,9 +79,14 @@ class NIN(Checked):
                 x = POOLS[self.pools[i - 1]](x, 3, 2, ceil_mode=True)
                 if self.drops[i - 1]:
                     x = nn.Dropout(self.dropout, deterministic=not train, name=f"drop{i}")(x)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: 1x1 convolution, ReLU, pool."""
         if self.num_classes > 0:
             x = nn.relu(Conv(self.num_classes, 1, dtype=self.dtype, name="head")(x))
-        return global_avg_pool(x.astype(jnp.float32))
+        return global_pool(x.astype(jnp.float32), self.global_pool)
 
 
 CIFAR = partial(

@@ -30,12 +30,11 @@ from cnn_jax.layers import (
     classify,
     depth_rates,
     drop_branch,
-    global_avg_pool,
     max_pool,
     squeeze_excite,
     tap,
 )
-from cnn_jax.layers.options import Checked, Classes, Count, DeepStem, ModuleDef, Rate, Reduction, Remat
+from cnn_jax.layers.options import Checked, Classes, Count, DeepStem, GlobalPool, ModuleDef, Rate, Reduction, Remat
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
 from cnn_jax.models.images import takes_images
 
@@ -137,6 +136,7 @@ class PreResNet(Checked):
     averaging: bool = False
     se_reduction: Reduction = None
     num_classes: Classes = 1000
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.0
     stochastic_depth: Rate = 0.0
     remat: Remat = False
@@ -176,7 +176,12 @@ class PreResNet(Checked):
                 x = call_block(module, x, train=train, remat=self.remat)
             x = tap(self, f"stage{i}", x)
         x = tap(self, "final", nn.relu(norm(name="norm")(x, train=train)))
-        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: pool, dropout, linear layer."""
+        return classify(x, self.num_classes, pool=self.global_pool, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
 # Units per stage: 1512.03385, table 1; ResNet-200 has 16 more than ResNet-152, all at 28x28.

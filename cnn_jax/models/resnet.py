@@ -23,13 +23,12 @@ from cnn_jax.layers import (
     classify,
     depth_rates,
     drop_branch,
-    global_avg_pool,
     max_pool,
     squeeze_excite,
     tap,
     zero_pad_shortcut,
 )
-from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat
+from cnn_jax.layers.options import Checked, Classes, Count, GlobalPool, ModuleDef, Rate, Reduction, Remat
 from cnn_jax.models.card import ModelInfo, both
 from cnn_jax.models.images import takes_images
 
@@ -154,6 +153,7 @@ class ResNet(Checked):
     se_reduction: Reduction = None
     se_divisor: Count = 1
     num_classes: Classes = 1000
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.0
     stochastic_depth: Rate = 0.0
     zero_init: bool = False
@@ -200,7 +200,12 @@ class ResNet(Checked):
                 )
                 x = call_block(module, x, train=train, remat=self.remat, scanned=scanned)
             x = tap(self, f"stage{i}", x)
-        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: pool, dropout, linear layer."""
+        return classify(x, self.num_classes, pool=self.global_pool, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
 def resnext(groups: int, group_width: int) -> ModuleDef:

@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.layers import BatchNorm, ConvBN, call_block, classify, depth_rates, global_avg_pool, squeeze_excite, tap
-from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat
+from cnn_jax.layers import BatchNorm, ConvBN, call_block, classify, depth_rates, squeeze_excite, tap
+from cnn_jax.layers.options import Checked, Classes, Count, GlobalPool, ModuleDef, Rate, Reduction, Remat
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
 from cnn_jax.models.images import takes_images
 from cnn_jax.models.resnet import BasicBlock, ResNet, Shortcut, resnext, xie
@@ -34,6 +34,7 @@ class ResNetCifar(Checked):
     shortcut: Literal["A", "B", "none"] = "A"
     se_reduction: Reduction = None
     num_classes: Classes = 10
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.0
     stochastic_depth: Rate = 0.0
     zero_init: bool = False
@@ -67,7 +68,12 @@ class ResNetCifar(Checked):
                 )
                 x = call_block(module, x, train=train, remat=self.remat, scanned=scanned)
             x = tap(self, f"stage{i}", x)
-        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: pool, dropout, linear layer."""
+        return classify(x, self.num_classes, pool=self.global_pool, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
 PlainCifar = partial(ResNetCifar, shortcut="none")

@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.layers import BatchNorm, ConvBN, avg_pool, call_block, classify, global_avg_pool, max_pool, tap
-from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Remat, Stem
+from cnn_jax.layers import BatchNorm, ConvBN, avg_pool, call_block, classify, max_pool, tap
+from cnn_jax.layers.options import Checked, Classes, Count, GlobalPool, ModuleDef, Rate, Remat, Stem
 from cnn_jax.models.card import ModelInfo
 from cnn_jax.models.images import takes_images
 
@@ -92,6 +92,7 @@ class ShuffleNetV1(Checked):
     groups: Count
     stem: Stem = "imagenet"
     num_classes: Classes = 1000
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.0
     remat: Remat = False
     norm: ModuleDef = BatchNorm
@@ -110,7 +111,12 @@ class ShuffleNetV1(Checked):
                 module = ShuffleUnit(features, self.groups, 2 if j == 1 else 1, i > 2 or j > 1, conv, name=name)
                 x = call_block(module, x, train=train, remat=self.remat)
             x = tap(self, f"stage{i}", x)
-        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: pool, dropout, linear layer."""
+        return classify(x, self.num_classes, pool=self.global_pool, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
 class ShuffleNetV2(Checked):
@@ -124,6 +130,7 @@ class ShuffleNetV2(Checked):
     last: Count = 1024
     stem: Stem = "imagenet"
     num_classes: Classes = 1000
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.0
     remat: Remat = False
     norm: ModuleDef = BatchNorm
@@ -142,7 +149,12 @@ class ShuffleNetV2(Checked):
                 x = call_block(module, x, train=train, remat=self.remat)
             x = tap(self, f"stage{i}", x)
         x = tap(self, "final", conv(self.last, 1, name="final")(x, train=train))
-        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: pool, dropout, linear layer."""
+        return classify(x, self.num_classes, pool=self.global_pool, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
 v1 = partial(ModelInfo, paper="Zhang, Zhou, Lin & Sun, ShuffleNet (1707.01083)", year=2017, section="table 1")

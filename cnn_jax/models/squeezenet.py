@@ -15,8 +15,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.layers import Conv, call_block, global_avg_pool, max_pool, tap
-from cnn_jax.layers.options import Checked, Classes, Count, Rate, Remat, Stem
+from cnn_jax.layers import Conv, call_block, global_pool, max_pool, tap
+from cnn_jax.layers.options import Checked, Classes, Count, GlobalPool, Rate, Remat, Stem
 from cnn_jax.models.card import ModelInfo
 from cnn_jax.models.images import takes_images
 
@@ -56,6 +56,7 @@ class SqueezeNet(Checked):
     pools: tuple[int, ...] = (4, 8)
     stem: Stem = "imagenet"
     num_classes: Classes = 1000
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.5
     remat: Remat = False
     dtype: jnp.dtype = jnp.float32
@@ -73,11 +74,16 @@ class SqueezeNet(Checked):
             x = tap(self, f"fire{i}", call_block(module, x, train=train, remat=self.remat))
             if i in self.pools:
                 x = pool(x)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: dropout, 1x1 convolution, ReLU, pool."""
         if self.num_classes > 0:
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
             head = Conv(self.num_classes, 1, kernel_init=nn.initializers.normal(0.01), dtype=self.dtype, name="head")
             x = nn.relu(head(x))
-        return global_avg_pool(x.astype(jnp.float32))
+        return global_pool(x.astype(jnp.float32), self.global_pool)
 
 
 iandola = partial(

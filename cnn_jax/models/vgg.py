@@ -99,7 +99,6 @@ class VGG(Checked):
     @nn.compact
     @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        side, hidden = STEMS[self.stem]
         se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         stage = partial(Stage, norm=self.norm, se=se, kernel_init=self.kernel_init, dtype=self.dtype)
         for i, (width, kernels) in enumerate(zip(WIDTHS, self.stages, strict=True), start=1):
@@ -109,6 +108,12 @@ class VGG(Checked):
                 x = LocalResponseNorm(name="lrn1")(x)  # sec. 2.2: with Krizhevsky's constants
             x = max_pool(x, 2, 2, ceil_mode=self.stem == "cifar")
         x = tap(self, "pool5", x)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: fc6, fc7, linear layer."""
+        side, hidden = STEMS[self.stem]
         if not self.dense:
             x = adaptive_avg_pool(x, side)
 

@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.layers import BatchNorm, Conv, call_block, classify, depth_rates, global_avg_pool, squeeze_excite, tap
-from cnn_jax.layers.options import Checked, Classes, Count, ModuleDef, Rate, Reduction, Remat
+from cnn_jax.layers import BatchNorm, Conv, call_block, classify, depth_rates, squeeze_excite, tap
+from cnn_jax.layers.options import Checked, Classes, Count, GlobalPool, ModuleDef, Rate, Reduction, Remat
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
 from cnn_jax.models.images import takes_images
 from cnn_jax.models.preresnet import BasicUnit
@@ -30,6 +30,7 @@ class WideResNet(Checked):
     factor: Count
     se_reduction: Reduction = None
     num_classes: Classes = 10
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.0
     stochastic_depth: Rate = 0.0
     remat: Remat = False
@@ -52,7 +53,12 @@ class WideResNet(Checked):
                 x = call_block(module, x, train=train, remat=self.remat)
             x = tap(self, f"stage{i}", x)
         x = tap(self, "final", nn.relu(norm(name="norm")(x, train=train)))
-        return classify(global_avg_pool(x), self.num_classes, train=train, dtype=self.dtype)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: pool, linear layer."""
+        return classify(x, self.num_classes, pool=self.global_pool, train=train, dtype=self.dtype)
 
 
 wide = partial(

@@ -25,14 +25,13 @@ from cnn_jax.layers import (
     classify,
     depth_rates,
     drop_branch,
-    global_avg_pool,
     last_norm,
     max_pool,
     same_padding,
     squeeze_excite,
     tap,
 )
-from cnn_jax.layers.options import Checked, Classes, ModuleDef, Rate, Reduction, Remat, Stem
+from cnn_jax.layers.options import Checked, Classes, GlobalPool, ModuleDef, Rate, Reduction, Remat, Stem
 from cnn_jax.models.card import HALF, ModelInfo
 from cnn_jax.models.images import takes_images
 
@@ -125,6 +124,7 @@ class Xception(Checked):
     stem: Stem = "imagenet"
     se_reduction: Reduction = None
     num_classes: Classes = 1000
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.5  # sec. 4.3
     stochastic_depth: Rate = 0.0
     zero_init: bool = False
@@ -159,7 +159,12 @@ class Xception(Checked):
             x = tap(self, f"block{i}", call_block(block, x, train=train, remat=self.remat))
         x = nn.relu(separable(1536, name="conv3")(x, train=train))
         x = tap(self, "conv4", nn.relu(separable(2048, name="conv4")(x, train=train)))
-        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: pool, dropout, linear layer."""
+        return classify(x, self.num_classes, pool=self.global_pool, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
 class AlignedBlock(nn.Module):
@@ -204,6 +209,7 @@ class AlignedXception(Checked):
     blocks: tuple[tuple[tuple[int, int, int], int], ...]
     stem: Stem = "imagenet"
     num_classes: Classes = 1000
+    global_pool: GlobalPool = "avg"
     dropout: Rate = 0.0
     stochastic_depth: Rate = 0.0
     zero_init: bool = False
@@ -222,7 +228,12 @@ class AlignedXception(Checked):
         for i, ((widths, stride), rate) in enumerate(zip(self.blocks, rates, strict=True), start=1):
             block = AlignedBlock(widths, stride, i < last, conv, rate, self.zero_init, name=f"block{i}")
             x = tap(self, f"block{i}", call_block(block, x, train=train, remat=self.remat))
-        return classify(global_avg_pool(x), self.num_classes, train=train, dropout=self.dropout, dtype=self.dtype)
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: pool, dropout, linear layer."""
+        return classify(x, self.num_classes, pool=self.global_pool, train=train, dropout=self.dropout, dtype=self.dtype)
 
 
 chollet = partial(

@@ -22,6 +22,7 @@ from cnn_jax.models.images import takes_images
 
 # Kernel, stride and padding of conv1, padding of conv2, side of the map under fc6, width of fc6 and fc7.
 STEMS = {"imagenet": (7, 2, 1, 0, 6, 4096), "cifar": (3, 1, 1, 2, 1, 1024)}  # first row: fig. 3
+INIT = nn.initializers.normal(0.01)  # sec. 3; biases 0
 
 
 class ZFNet(Checked):
@@ -43,9 +44,8 @@ class ZFNet(Checked):
     @nn.compact
     @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        size1, stride1, padding1, padding2, side, hidden = STEMS[self.stem]
-        init = nn.initializers.normal(0.01)  # sec. 3; biases 0
-        conv = partial(Conv, kernel_init=init, dtype=self.dtype)
+        size1, stride1, padding1, padding2, *_ = STEMS[self.stem]
+        conv = partial(Conv, kernel_init=INIT, dtype=self.dtype)
         geometry = ((size1, stride1, padding1), (5, 2, padding2), (3, 1, 1), (3, 1, 1), (3, 1, 1))
 
         for i, (features, (size, stride, padding)) in enumerate(zip(self.widths, geometry, strict=True), start=1):
@@ -53,14 +53,20 @@ class ZFNet(Checked):
             if i in (1, 2):  # fig. 3: pooled, then normalised across maps
                 x = LocalResponseNorm(name=f"lrn{i}")(max_pool(x, 3, 2, 1))
         x = tap(self, "pool5", max_pool(x, 3, 2))
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last map, (B, H, W, C), -> logits: fc6, fc7, linear layer."""
+        *_, side, hidden = STEMS[self.stem]
         if not self.dense:
             x = adaptive_avg_pool(x, side)
 
-        x = nn.relu(conv(hidden, side, name="fc6")(x))
+        x = nn.relu(Conv(hidden, side, kernel_init=INIT, dtype=self.dtype, name="fc6")(x))
         x = tap(self, "fc6", x if self.dense else x[:, 0, 0])
         x = nn.Dropout(self.dropout, deterministic=not train, name="drop6")(x)
-        x = tap(self, "fc7", nn.relu(nn.Dense(hidden, kernel_init=init, dtype=self.dtype, name="fc7")(x)))
-        return classify(x, self.num_classes, train=train, dropout=self.dropout, kernel_init=init, dtype=self.dtype)
+        x = tap(self, "fc7", nn.relu(nn.Dense(hidden, kernel_init=INIT, dtype=self.dtype, name="fc7")(x)))
+        return classify(x, self.num_classes, train=train, dropout=self.dropout, kernel_init=INIT, dtype=self.dtype)
 
 
 zeiler = partial(
