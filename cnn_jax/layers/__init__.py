@@ -2,13 +2,16 @@
 
 from cnn_jax.layers.blocks import (
     ConvBN,
+    Shortcut,
     SqueezeExcite,
+    average_shortcut,
     call_block,
     classify,
     depth_rates,
     drop_branch,
     last_norm,
     squeeze_excite,
+    stage_strides,
     zero_pad_shortcut,
 )
 from cnn_jax.layers.branches import Chain, Inception, Unit, branches
@@ -25,10 +28,12 @@ __all__ = [
     "ConvBN",
     "Inception",
     "LocalResponseNorm",
+    "Shortcut",
     "SqueezeExcite",
     "Unit",
     "adaptive_avg_pool",
     "auxiliary",
+    "average_shortcut",
     "avg_pool",
     "branches",
     "call_block",
@@ -42,6 +47,7 @@ __all__ = [
     "max_pool",
     "same_padding",
     "squeeze_excite",
+    "stage_strides",
     "tap",
     "zero_pad_shortcut",
 ]

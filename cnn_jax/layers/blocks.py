@@ -14,7 +14,7 @@ from cnn_jax.layers.channels import scale_channels
 from cnn_jax.layers.conv import Conv, IntPair, Padding
 from cnn_jax.layers.norm import BatchNorm
 from cnn_jax.layers.options import GlobalPool, ModuleDef
-from cnn_jax.layers.pool import global_avg_pool, global_pool
+from cnn_jax.layers.pool import avg_pool, global_avg_pool, global_pool
 
 HEAD_INIT = nn.initializers.lecun_normal()
 
@@ -103,6 +103,63 @@ def zero_pad_shortcut(x: jax.Array, features: int, stride: int) -> jax.Array:
     x = x[:, ::stride, ::stride]
     new = features - x.shape[-1]
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
+
+
+def average_shortcut(x: jax.Array, stride: int) -> jax.Array:
+    """2x2 means before a shortcut's projection (1812.01187, fig. 2c): (B, H, W, C) -> (B, H', W', C).
+
+    Of stride 1 where the stage dilates instead: then a row and a column of zeros behind the image count, as in timm.
+    """
+    if stride == 1:
+        return avg_pool(x, 2, 1, ((0, 1), (0, 1)))
+    return avg_pool(x, 2, stride, ceil_mode=True, count_include_pad=False)
+
+
+class Shortcut(nn.Module):
+    """The path around a block, (B, H, W, C) -> (B, H', W', features) (He 2015, sec. 3.3).
+
+    `kind`: "A" zeros for new channels; "B" projection where the shape changes; "C" projection
+    always; "D" as B with 2x2 averaging before a 1x1 of stride 1 (1812.01187, fig. 2c). `dilation`: see
+    resnet.BasicBlock.
+    """
+
+    features: int
+    stride: int
+    dilation: tuple[int, int] = (1, 1)
+    kind: str = "B"
+    kernel_size: int = 1
+    conv: ModuleDef = ConvBN
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if self.kind != "C" and self.stride == 1 and x.shape[-1] == self.features:
+            return x
+        if self.kind == "A":
+            return zero_pad_shortcut(x, self.features, self.stride)
+        stride, (before, behind) = self.stride, self.dilation
+        halves = stride > 1 or before != behind  # or would, but for the dilation
+        if self.kind == "D" and halves:
+            x, stride = average_shortcut(x, stride), 1
+        size = self.kernel_size if halves else 1
+        project = self.conv(self.features, size, stride, size // 2 * before, dilation=before, act=None, name="project")
+        return project(x, train=train)
+
+
+def stage_strides(stages: int, before: int, output_stride: int) -> Iterator[tuple[int, int, int]]:
+    """For each stage its stride and two dilations: of the blocks' convolutions before the image is halved and after.
+
+    The first stage keeps the size, the others halve it until `output_stride` pixels of the image, `before` of them
+    before the first stage, make one position. From there on they double the dilation instead, with the same kernels
+    (Chen 2017, 1706.05587, sec. 3.2): where no block averages over positions, those of the halved map keep their
+    values. The first dilation is for the first block alone, whose input is that of the stage before.
+    """
+    dilation = 1
+    for stage in range(stages):
+        stride, first = 2 if stage else 1, dilation
+        if before * stride > output_stride:
+            stride, dilation = 1, 2 * dilation
+        before *= stride
+        yield stride, first, dilation
 
 
 def last_norm(norm: Callable[..., nn.Module], zero_init: bool) -> Callable[..., nn.Module]:

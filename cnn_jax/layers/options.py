@@ -23,6 +23,7 @@ class Such(NamedTuple):
 ModuleDef = Callable[..., nn.Module]
 Stem = Literal["imagenet", "cifar"]
 DeepStem = Literal["imagenet", "deep", "cifar"]
+OutputStride = Literal[8, 16, 32]
 GlobalPool = Literal["avg", "max", "avgmax", ""]
 Classes = Annotated[int, Such("a whole number, 0 for features", lambda n: n >= 0)]
 Count = Annotated[int, Such("a whole number above 0", lambda n: n > 0)]

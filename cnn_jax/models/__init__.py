@@ -113,6 +113,8 @@ def create_model(name: str, **options) -> nn.Module:
     - `aux`: auxiliary heads;
     - `global_pool`: "max" or "avgmax", the mean of both, where the last map is averaged; "" keeps it as a map of
       features or, with `num_classes`, of logits;
+    - `output_stride`: 16 or 8 pixels of the image to a position of the last map, not 32, by the same weights: the
+      last stages dilate instead of halving (see layers.stage_strides);
     - `batch_norm`: a dict of options of layers.BatchNorm that leaves the network's own epsilon
       alone: `{"unbiased": True}`.
 

@@ -25,22 +25,40 @@ from cnn_jax.layers import (
     BatchNorm,
     Conv,
     ConvBN,
-    avg_pool,
+    average_shortcut,
     call_block,
     classify,
     depth_rates,
     drop_branch,
     max_pool,
     squeeze_excite,
+    stage_strides,
     tap,
 )
-from cnn_jax.layers.options import Checked, Classes, Count, DeepStem, GlobalPool, ModuleDef, Rate, Reduction, Remat
+from cnn_jax.layers.options import (
+    Checked,
+    Classes,
+    Count,
+    DeepStem,
+    GlobalPool,
+    ModuleDef,
+    OutputStride,
+    Rate,
+    Reduction,
+    Remat,
+)
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
 from cnn_jax.models.images import takes_images
 
 
 def shortcut(
-    x: jax.Array, activated: jax.Array, features: int, stride: int, averaging: bool, conv: ModuleDef
+    x: jax.Array,
+    activated: jax.Array,
+    features: int,
+    stride: int,
+    dilation: tuple[int, int],
+    averaging: bool,
+    conv: ModuleDef,
 ) -> jax.Array:
     """The input itself, or a projection of its activation where the shape changes (sec. 3, appendix).
 
@@ -49,8 +67,9 @@ def shortcut(
     """
     if stride == 1 and x.shape[-1] == features:
         return x
-    if averaging and stride > 1:
-        activated, stride = avg_pool(activated, 2, stride, ceil_mode=True, count_include_pad=False), 1
+    before, behind = dilation
+    if averaging and (stride > 1 or before != behind):
+        activated, stride = average_shortcut(activated, stride), 1
     return conv(features, 1, stride, name="project")(activated)
 
 
@@ -58,12 +77,13 @@ class BasicUnit(nn.Module):
     """BN-ReLU-3x3 twice, plus shortcut (fig. 1b). (B, H, W, C) -> (B, H', W', width).
 
     `activated` says that the input has its BN and ReLU already. `dropout` acts before the second
-    convolution (1605.07146, sec. 2.4). `averaging`: see shortcut. `stochastic_depth` is the rate of
-    drop_branch.
+    convolution (1605.07146, sec. 2.4). `dilation`: see resnet.BasicBlock. `averaging`: see shortcut.
+    `stochastic_depth` is the rate of drop_branch.
     """
 
     width: int
     stride: int = 1
+    dilation: tuple[int, int] = (1, 1)
     activated: bool = False
     averaging: bool = False
     dropout: Rate = 0.0
@@ -74,25 +94,28 @@ class BasicUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        before, behind = self.dilation
         first = x if self.activated else nn.relu(self.norm(name="norm1")(x, train=train))
-        y = self.conv(self.width, 3, self.stride, 1, name="conv1")(first)
+        y = self.conv(self.width, 3, self.stride, before, dilation=before, name="conv1")(first)
         y = nn.relu(self.norm(name="norm2")(y, train=train))
         y = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(y)
-        y = self.conv(self.width, 3, 1, 1, name="conv2")(y)
+        y = self.conv(self.width, 3, 1, behind, dilation=behind, name="conv2")(y)
         if self.se is not None:
             y = self.se(name="se")(y)
         y = drop_branch(y, self.stochastic_depth, train=train)
-        return y + shortcut(x, first, self.width, self.stride, self.averaging, self.conv)
+        return y + shortcut(x, first, self.width, self.stride, self.dilation, self.averaging, self.conv)
 
 
 class BottleneckUnit(nn.Module):
     """BN-ReLU before each of 1x1, 3x3, 1x1, plus shortcut. (B, H, W, C) -> (B, H', W', 4 * width).
 
-    `stride_first` puts the stride in the first 1x1. `activated`, `averaging`, `stochastic_depth`: see BasicUnit.
+    `stride_first` puts the stride in the first 1x1. `dilation`, `activated`, `averaging`, `stochastic_depth`: see
+    BasicUnit.
     """
 
     width: int
     stride: int = 1
+    dilation: tuple[int, int] = (1, 1)
     activated: bool = False
     averaging: bool = False
     stride_first: bool = False
@@ -104,16 +127,17 @@ class BottleneckUnit(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         stride1, stride2 = (self.stride, 1) if self.stride_first else (1, self.stride)
+        dilation = self.dilation[self.stride_first]
         first = x if self.activated else nn.relu(self.norm(name="norm1")(x, train=train))
         y = self.conv(self.width, 1, stride1, name="conv1")(first)
         y = nn.relu(self.norm(name="norm2")(y, train=train))
-        y = self.conv(self.width, 3, stride2, 1, name="conv2")(y)
+        y = self.conv(self.width, 3, stride2, dilation, dilation=dilation, name="conv2")(y)
         y = nn.relu(self.norm(name="norm3")(y, train=train))
         y = self.conv(4 * self.width, 1, name="conv3")(y)
         if self.se is not None:
             y = self.se(name="se")(y)
         y = drop_branch(y, self.stochastic_depth, train=train)
-        return y + shortcut(x, first, 4 * self.width, self.stride, self.averaging, self.conv)
+        return y + shortcut(x, first, 4 * self.width, self.stride, self.dilation, self.averaging, self.conv)
 
 
 class PreResNet(Checked):
@@ -122,8 +146,8 @@ class PreResNet(Checked):
     `stages` counts the units of each stage, `width` is that of the first. `stem`: "imagenet" (7x7
     of stride 2, max pool), "deep" (three 3x3 instead of the 7x7, the last without its norm) or "cifar" (one
     3x3 of stride 1, no pool: for 28 to 64 pixels). `averaging`: shortcuts average before they project.
-    `early_activation` takes the first activation before the pool and the first unit.
-    `se_reduction` adds squeeze-and-excitation to the end of every residual branch; `dropout` acts
+    `output_stride`: see resnet.ResNet. `early_activation` takes the first activation before the pool and the first
+    unit. `se_reduction` adds squeeze-and-excitation to the end of every residual branch; `dropout` acts
     before the classifier. `stochastic_depth` is the last unit's rate, see depth_rates. Taps: stem,
     stage1 and so on (sums, not yet activated), final.
     """
@@ -134,6 +158,7 @@ class PreResNet(Checked):
     width: Count = 64
     early_activation: bool = True
     averaging: bool = False
+    output_stride: OutputStride = 32
     se_reduction: Reduction = None
     num_classes: Classes = 1000
     global_pool: GlobalPool = "avg"
@@ -164,11 +189,13 @@ class PreResNet(Checked):
         if self.stem != "cifar":
             x = max_pool(x, 3, 2, 1)
         rates = depth_rates(sum(self.stages), self.stochastic_depth)
-        for i, units in enumerate(self.stages, start=1):
+        strides = stage_strides(len(self.stages), 1 if self.stem == "cifar" else 4, self.output_stride)
+        for i, (units, (stride, before, behind)) in enumerate(zip(self.stages, strides, strict=True), start=1):
             for j in range(1, units + 1):
                 module = unit(
                     self.width * 2 ** (i - 1),
-                    stride=2 if i > 1 and j == 1 else 1,
+                    stride if j == 1 else 1,
+                    (before if j == 1 else behind, behind),
                     activated=self.early_activation and i == j == 1,
                     stochastic_depth=next(rates),
                     name=f"stage{i}_block{j}",

@@ -18,50 +18,26 @@ from cnn_jax.errors import UserError
 from cnn_jax.layers import (
     BatchNorm,
     ConvBN,
-    avg_pool,
+    Shortcut,
     call_block,
     classify,
     depth_rates,
     drop_branch,
     max_pool,
     squeeze_excite,
+    stage_strides,
     tap,
-    zero_pad_shortcut,
 )
-from cnn_jax.layers.options import Checked, Classes, Count, GlobalPool, ModuleDef, Rate, Reduction, Remat
+from cnn_jax.layers.options import Checked, Classes, Count, GlobalPool, ModuleDef, OutputStride, Rate, Reduction, Remat
 from cnn_jax.models.card import ModelInfo, both
 from cnn_jax.models.images import takes_images
-
-
-class Shortcut(nn.Module):
-    """The path around a block, (B, H, W, C) -> (B, H', W', features) (He 2015, sec. 3.3).
-
-    `kind`: "A" zeros for new channels; "B" projection where the shape changes; "C" projection
-    always; "D" as B with 2x2 averaging before a 1x1 of stride 1 (1812.01187, fig. 2c).
-    """
-
-    features: int
-    stride: int
-    kind: str = "B"
-    kernel_size: int = 1
-    conv: ModuleDef = ConvBN
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        if self.kind != "C" and self.stride == 1 and x.shape[-1] == self.features:
-            return x
-        if self.kind == "A":
-            return zero_pad_shortcut(x, self.features, self.stride)
-        stride, size = self.stride, 1 if self.stride == 1 else self.kernel_size
-        if self.kind == "D" and stride > 1:
-            x = avg_pool(x, 2, stride, ceil_mode=True, count_include_pad=False)
-            stride = 1
-        return self.conv(self.features, size, stride, size // 2, act=None, name="project")(x, train=train)
 
 
 class BasicBlock(nn.Module):
     """3x3 -> 3x3, plus shortcut (He 2015, fig. 5 left). (B, H, W, C) -> (B, H', W', width).
 
+    `dilation` are those of what stands before the place where a block halves the image, and behind it; they differ
+    where a stage dilates instead (see layers.stage_strides).
     `branch_act` stands behind the second norm, before any squeeze-and-excitation; the paper has none.
     `stochastic_depth` is the rate of drop_branch; `zero_init` starts the second norm's scale at 0.
 
@@ -71,6 +47,7 @@ class BasicBlock(nn.Module):
 
     width: int
     stride: int = 1
+    dilation: tuple[int, int] = (1, 1)
     branch_act: Callable | None = None
     shortcut: ModuleDef | None = Shortcut
     se: ModuleDef | None = None
@@ -82,13 +59,16 @@ class BasicBlock(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         if self.zero_init and self.branch_act is not None:
             raise UserError("zero_init would leave the activation at the end of each branch at 0, without a gradient")
-        y = self.conv(self.width, 3, self.stride, 1, name="conv1")(x, train=train)
-        y = self.conv(self.width, 3, 1, 1, act=self.branch_act, zero_init=self.zero_init, name="conv2")(y, train=train)
+        before, behind = self.dilation
+        y = self.conv(self.width, 3, self.stride, before, dilation=before, name="conv1")(x, train=train)
+        second = partial(self.conv, act=self.branch_act, zero_init=self.zero_init)
+        y = second(self.width, 3, 1, behind, dilation=behind, name="conv2")(y, train=train)
         if self.se is not None:
             y = self.se(name="se")(y)
         y = drop_branch(y, self.stochastic_depth, train=train)
         if self.shortcut is not None:
-            y = y + self.shortcut(self.width, self.stride, conv=self.conv, name="shortcut")(x, train=train)
+            shortcut = self.shortcut(self.width, self.stride, self.dilation, conv=self.conv, name="shortcut")
+            y = y + shortcut(x, train=train)
         return nn.relu(y)
 
 
@@ -97,12 +77,13 @@ class Bottleneck(nn.Module):
 
     (B, H, W, C) -> (B, H', W', 4 * width). The 3x3 has `groups` groups, each `group_width` wide
     when width = 64 (Xie 2016, 1611.05431, table 1). `stride_first` puts the stride in the first
-    1x1, as the authors' nets do. `reduce_first` narrows that 1x1 once more (SENet-154).
+    1x1, as the authors' nets do. `reduce_first` narrows that 1x1 once more (SENet-154). `dilation`: see BasicBlock.
     `stochastic_depth` is the rate of drop_branch; `zero_init` starts the third norm's scale at 0.
     """
 
     width: int
     stride: int = 1
+    dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     group_width: int = 64
     stride_first: bool = False
@@ -117,14 +98,16 @@ class Bottleneck(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         inner = self.width * self.group_width // 64 * self.groups
         first, second = (self.stride, 1) if self.stride_first else (1, self.stride)
+        dilation = self.dilation[self.stride_first]
         y = self.conv(inner // self.reduce_first, 1, first, name="conv1")(x, train=train)
-        y = self.conv(inner, 3, second, 1, self.groups, name="conv2")(y, train=train)
+        y = self.conv(inner, 3, second, dilation, self.groups, dilation, name="conv2")(y, train=train)
         y = self.conv(4 * self.width, 1, act=None, zero_init=self.zero_init, name="conv3")(y, train=train)
         if self.se is not None:
             y = self.se(name="se")(y)
         y = drop_branch(y, self.stochastic_depth, train=train)
         if self.shortcut is not None:
-            y = y + self.shortcut(4 * self.width, self.stride, conv=self.conv, name="shortcut")(x, train=train)
+            shortcut = self.shortcut(4 * self.width, self.stride, self.dilation, conv=self.conv, name="shortcut")
+            y = y + shortcut(x, train=train)
         return nn.relu(y)
 
 
@@ -139,8 +122,9 @@ class ResNet(Checked):
     may hang over the edge. `stochastic_depth` is the last block's rate, see depth_rates.
     `zero_init` starts the last norm of each branch at 0 (1706.02677, sec. 5.1), with shortcut "A"
     not in the first block of a stage: its new channels are zeros, and a ReLU has no gradient there.
-    `scan` runs the blocks of a stage behind its first as one, stage1_rest and so on, in a loop: see
-    stacked.stack_blocks. Taps: stem, stage1 to stage4.
+    `output_stride` 16 or 8: the last one or two stages dilate where they would halve the image, see
+    layers.stage_strides. `scan` runs the blocks of a stage behind its first as one, stage1_rest and so on, in a loop:
+    see stacked.stack_blocks. Taps: stem, stage1 to stage4.
     """
 
     stages: tuple[int, ...]
@@ -150,6 +134,7 @@ class ResNet(Checked):
     caffe_pool: bool = False
     shortcut: Literal["A", "B", "C", "D", "none"] = "B"
     shortcut_kernel: Count = 1
+    output_stride: OutputStride = 32
     se_reduction: Reduction = None
     se_divisor: Count = 1
     num_classes: Classes = 1000
@@ -187,13 +172,14 @@ class ResNet(Checked):
         if self.stem != "cifar":
             x = max_pool(x, 3, 2, ceil_mode=True) if self.caffe_pool else max_pool(x, 3, 2, 1)
         rates = depth_rates(sum(self.stages), self.stochastic_depth)
-        for i, blocks in enumerate(self.stages, start=1):
+        strides = stage_strides(len(self.stages), 1 if self.stem == "cifar" else 4, self.output_stride)
+        for i, (blocks, (stride, before, behind)) in enumerate(zip(self.stages, strides, strict=True), start=1):
             for j in range(1, (min(blocks, 2) if self.scan else blocks) + 1):
                 scanned = blocks - 1 if self.scan and j == 2 else None
-                stride = 2 if i > 1 and j == 1 else 1
                 module = block(
                     64 * 2 ** (i - 1),
-                    stride,
+                    stride if j == 1 else 1,
+                    (before if j == 1 else behind, behind),
                     stochastic_depth=next(rates),
                     zero_init=self.zero_init and (self.shortcut != "A" or j > 1),
                     name=f"stage{i}_rest" if scanned else f"stage{i}_block{j}",

@@ -13,11 +13,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.layers import BatchNorm, ConvBN, call_block, classify, depth_rates, squeeze_excite, tap
+from cnn_jax.layers import BatchNorm, ConvBN, Shortcut, call_block, classify, depth_rates, squeeze_excite, tap
 from cnn_jax.layers.options import Checked, Classes, Count, GlobalPool, ModuleDef, Rate, Reduction, Remat
 from cnn_jax.models.card import CIFAR_MEAN, CIFAR_STD, ModelInfo
 from cnn_jax.models.images import takes_images
-from cnn_jax.models.resnet import BasicBlock, ResNet, Shortcut, resnext, xie
+from cnn_jax.models.resnet import BasicBlock, ResNet, resnext, xie
 
 
 class ResNetCifar(Checked):
