@@ -1,5 +1,6 @@
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from quick_jit import quick_apply, quick_init, quick_jit
 
 from cnn_jax import UserError, create_model, extract_features, lowering, model_info
+from cnn_jax.models.resnet import ResNet
 
 X = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
 MODEL = create_model("resnet18", num_classes=10, stem="cifar")
@@ -97,3 +99,53 @@ def test_the_card_says_channels_and_strides():
 def test_features_come_in_the_compute_type(variables):
     model = create_model("resnet18", num_classes=0, stem="cifar", dtype=jnp.bfloat16)
     assert extract(variables, ["stage1"], model)["stage1"].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "taps"),
+    [
+        ("inception_v3", 96, ["conv_4a", "mixed_5d", "mixed_6e", "mixed_7c"]),  # unpadded: the last map is 1x1
+        ("densenet121", 70, ["stage1", "stage2", "stage3", "final"]),
+        ("mobilenetv2_035", 64, ["stage2", "stage3", "stage5", "final"]),
+    ],
+)
+def test_strides_choose_the_last_tap_of_each(name, size, taps):
+    model, images, order = create_model(name), jnp.zeros((1, size, size, 3)), []
+
+    def run(variables):
+        order.extend(extract_features(model, variables, images, strides=(4, 8, 16, 32)))
+
+    jax.eval_shape(run, jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False)))
+    assert order == taps
+
+
+def test_strides_follow_the_options_of_the_network(variables):
+    with pytest.raises(UserError, match="ResNet has no map of stride 16; its strides are 1, 2, 4, 8"):
+        jax.eval_shape(lambda v: extract_features(MODEL, v, X, strides=(4, 16)), variables)
+    with pytest.raises(UserError, match="names or strides, not both"):
+        extract_features(MODEL, variables, X, "stem", strides=(4,))
+
+
+def test_a_backbone_trains_through_its_features():
+    """As in the network itself in training: activations, statistics that move, a gradient for each layer before."""
+    model = ResNet((1, 1), stem="cifar", dropout=0.5)
+    variables = quick_init(model, X, train=False)
+    how = {"train": True, "rngs": {"dropout": jax.random.key(1)}}
+
+    @quick_jit
+    def run(variables):
+        def loss(params):
+            state = variables | {"params": params}
+            features, moved = extract_features(model, state, X, ["stage2"], mutable=["batch_stats"], **how)
+            return jnp.sin(features["stage2"]).sum(), (features["stage2"], moved)
+
+        return jax.value_and_grad(loss, has_aux=True)(variables["params"])
+
+    (_, (feature, moved)), grads = run(variables)
+    kept = ["batch_stats", "intermediates"]
+    _, expected = quick_jit(lambda v: model.apply(v, X, mutable=kept, **how))(variables)
+    np.testing.assert_allclose(feature, expected["intermediates"]["taps"]["stage2"], rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(moved, {"batch_stats": expected["batch_stats"]}, rtol=1e-5, atol=1e-6)
+    assert not np.array_equal(moved["batch_stats"]["stem"]["norm"]["mean"], 0 * feature[0, 0, 0, :64])
+    head = grads.pop("head")
+    assert not np.any(head["kernel"]) and all(np.abs(grad).max() > 0 for grad in jax.tree.leaves(grads))
