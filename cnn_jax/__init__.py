@@ -12,6 +12,7 @@ from cnn_jax.platform import add_flags, always
 if TYPE_CHECKING:  # the same as _PUBLIC, for editors and type checkers
     from cnn_jax.data import open_dataset as open_dataset
     from cnn_jax.errors import UserError as UserError
+    from cnn_jax.export import export_network as export_network
     from cnn_jax.layers import lowering as lowering
     from cnn_jax.models import create_model as create_model
     from cnn_jax.models import list_models as list_models
@@ -49,6 +50,7 @@ _PUBLIC = {
     "predict": "cnn_jax.prediction",
     "lowering": "cnn_jax.layers",
     "open_dataset": "cnn_jax.data",
+    "export_network": "cnn_jax.export",
     "import_state_dict": "cnn_jax.weights",
     "export_state_dict": "cnn_jax.weights",
     "read_state_dict": "cnn_jax.weights",
@@ -60,7 +62,7 @@ _PUBLIC = {
     "Recipe": "cnn_jax.recipes",
 }
 
-_ROOMS = ("data", "evaluation", "layers", "models", "recipes", "training", "visualize", "weights")
+_ROOMS = ("data", "evaluation", "export", "layers", "models", "recipes", "training", "visualize", "weights")
 
 __all__ = list(_PUBLIC)
 

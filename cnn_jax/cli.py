@@ -7,6 +7,7 @@
     cnn-jax predict PHOTO.jpg DIR/ --model resnet50.tv_in1k    what is on photographs
     cnn-jax evaluate resnet50.tv_in1k --dataset NAME    accuracy, likelihood and calibration
     cnn-jax push hf://user/birds --run DIR    weights as timm has them, on the Hub or in a folder
+    cnn-jax export resnet50.tv_in1k --format onnx    a network with its weights, for other programs
     cnn-jax prepare fashion_mnist     a TFDS data set, fetched or made of files that are here
     cnn-jax inspect fashion_mnist     what is in a data set, and a picture of it
 
@@ -201,6 +202,13 @@ def evaluate_command(**options) -> str:
     return evaluate_command(**options)
 
 
+def export_command(**options) -> str:
+    """What commands.export says."""
+    from cnn_jax.commands.export import export_command
+
+    return export_command(**options)
+
+
 def prepare_command(name: str, from_files: Path | None, data_dir: str | None) -> str:
     """Prepares a TFDS data set unless it is; a line that says where it is."""
     from cnn_jax.data.prepare import prepare
@@ -274,6 +282,16 @@ def _add_predict(commands) -> None:
     look.set_defaults(run=predict_command, form="table")
 
 
+def _add_export(commands) -> None:
+    files = commands.add_parser("export", help="a network with its weights, as files for other programs")
+    files.add_argument("source", help="published weights, such as resnet50.tv_in1k, or the folder of a run")
+    files.add_argument("--weights", metavar="FILE", help="of the network that is named, where it is no published tag")
+    files.add_argument("--format", choices=("stablehlo", "onnx", "safetensors"), default="stablehlo")
+    files.add_argument("--image-size", type=_positive, metavar="PIXELS", help="the weights', or the run's")
+    files.add_argument("--out", type=Path, metavar="DIR", help="exported-SOURCE if not given")
+    files.set_defaults(run=export_command)
+
+
 def _parser() -> _Parser:
     parser = _Parser(prog="cnn-jax", description="The classic convolutional networks in JAX.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -336,6 +354,7 @@ def _parser() -> _Parser:
     test.add_argument("--bad-images", choices=("error", "skip"), default="error", help="skip: left out, counted")
     test.add_argument("--out", type=Path, metavar="DIR", help="for metrics.json, classes.csv and two pictures")
     test.set_defaults(run=evaluate_command)
+    _add_export(commands)
     make = commands.add_parser("prepare", help="prepare a TFDS data set, from the network or from files")
     make.add_argument("name", help="as TFDS has it: fashion_mnist, cifar10, imagenet2012")
     make.add_argument("--from-files", type=Path, metavar="DIR", help="the files of its authors; see docs/data.md")

@@ -150,6 +150,7 @@ def stage_strides(stages: int, before: int, output_stride: int) -> Iterator[tupl
 
     The first stage keeps the size, the others halve it until `output_stride` pixels of the image, `before` of them
     before the first stage, make one position. From there on they double the dilation instead, with the same kernels
+    before the first stage, make one position. From there on they double the dilation instead, with the same kernels
     (Chen 2017, 1706.05587, sec. 3.2): where no block averages over positions, those of the halved map keep their
     values. The first dilation is for the first block alone, whose input is that of the stage before.
     """

@@ -67,7 +67,7 @@ def _padded(x: jax.Array, geometry: Geometry) -> jax.Array:
 
 def _dense(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
     """A fully connected layer over a map."""
-    return lax.dot(x.reshape(len(x), -1), w.reshape(-1, w.shape[3]))[:, None, None]
+    return lax.dot(x.reshape(x.shape[0], -1), w.reshape(-1, w.shape[3]))[:, None, None]
 
 
 def _dense_input_grad(g: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
