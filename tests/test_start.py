@@ -75,7 +75,7 @@ def test_published_weights_are_a_start_for_grey_images_too(tmp_path, monkeypatch
         ("{tmp}", "is no folder of a run: it has no checkpoints"),
         ("resnet50.tv_in2k", "unknown weights 'resnet50.tv_in2k'; did you mean resnet50.tv_in1k"),
         ("resnet50", "say which weights of resnet50: "),
-        ("nowhere/run", "unknown weights 'nowhere/run'"),
+        ("nowhere/run", "no file or folder nowhere/run"),
     ],
 )
 def test_what_is_no_start_is_told(start, message, tmp_path):
