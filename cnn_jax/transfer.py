@@ -26,13 +26,13 @@ def layer_names(model: nn.Module, image: tuple[int, int, int]) -> tuple[str, ...
 
 
 def before(names: Sequence[str], first: str) -> tuple[str, ...]:
-    """The names in front of the first that is `first` or begins with it: before "stage3" come "stem" to "stage2_...".
+    """The names in front of the first that is `first` or a block of it: before "stage3" come "stem" to "stage2_block2".
 
     Raises:
       UserError: none is or does; the message names the nearest.
     """
     for place, name in enumerate(names):
-        if name.startswith(first):
+        if name == first or name.startswith(f"{first}_"):
             return tuple(names[:place])
     raise UserError(did_you_mean("layer", first, names))
 

@@ -47,7 +47,7 @@ def test_every_word_of_a_recipe_reaches_the_network():
 
 def test_options_of_the_network_reach_it_and_are_checked_as_create_model_does():
     given = {"shortcut": "A", "se_reduction": 16, "batch_norm": {"frozen": ["stem*"], "unbiased": True}}
-    made = program(Recipe(model="resnet18", bn_momentum=0.99, model_options=ModelOptions(given)))
+    made = program(Recipe(model="resnet18", bn_momentum=0.99, model_options=given))  # a plain dict will do
     model, norm = made.model, made.model.norm()
     assert (model.shortcut, model.se_reduction, model.num_classes) == ("A", 16, 10)
     assert (norm.frozen, norm.unbiased, norm.momentum) == (("stem*",), True, 0.99)

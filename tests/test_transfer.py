@@ -45,6 +45,8 @@ def test_layers_come_in_the_order_of_the_network():
     assert transfer.before(names, "stem") == ()
     with pytest.raises(UserError, match="unknown layer 'stage2_blok1'; did you mean stage2_block1"):
         transfer.before(names, "stage2_blok1")
+    with pytest.raises(UserError, match="unknown layer 'st'"):  # would freeze nothing, and not say so
+        transfer.before(names, "st")
 
 
 def test_auxiliary_heads_are_no_layers_of_the_network():

@@ -303,6 +303,8 @@ class Recipe:
         check(
             self.batch_size % parts == 0, "batch-size", self.batch_size, f"a multiple of optimizer.accumulate={parts}"
         )
+        # A plain dict has no hash.
+        object.__setattr__(self, "model_options", ModelOptions(self.model_options))
         for option in self.model_options:
             check(option not in OWN, f"model-options.{option}", "here", f"given as --{option.replace('_', '-')}")
             check(option != "num_classes", "model-options.num_classes", "here", "left to the data set")
