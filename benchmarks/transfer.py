@@ -1,7 +1,7 @@
 """Transfer, four cases: much or little data, a similar or a different task, beside training from scratch.
 
     cnn-jax prepare fashion_mnist --data-dir DIR [--from-files FILES]
-    uv run python -m benchmarks.transfer --dir DIR [--images 20 100 400] [--seeds 3] [--steps 300]
+    uv run python -m benchmarks.transfer --dir DIR [--images 20 100 1000] [--seeds 3] [--steps 200]
 
 A CIFAR ResNet-20 learns the first five classes of Fashion-MNIST, once a seed, then with so many images a class the
 other five (the similar task) or the ten digits of mnist_5k (the different one): from scratch, by a linear probe on
@@ -24,6 +24,7 @@ from benchmarks.networks import ROOT
 from benchmarks.report import command_line, write
 
 MODEL, BATCH, PARTS = "resnet20_cifar", 64, 5
+EPOCH = 50  # steps, at least
 FINETUNED = {
     "last stage": ("--freeze-until", "stage3"),
     "whole": (),
@@ -49,6 +50,7 @@ def write_sets(folder: Path, prepared: str, counts: list[int]) -> None:
             rows = np.flatnonzero((labels >= first) & (labels < first + (10 if name == "digits" else PARTS)))
             if split == "train" and count is not None:  # the first of each class
                 rows = np.concatenate([rows[labels[rows] == label][:count] for label in np.unique(labels[rows])])
+                rows = np.tile(rows, max(1, EPOCH * BATCH // len(rows)))  # a short epoch would mostly be tests
             arrays |= {f"x_{split}": images[rows], f"y_{split}": labels[rows] - first}
         np.savez(folder / (name if count is None else f"{name}-{count}"), **arrays)
 
@@ -103,9 +105,11 @@ def main(argv: list[str] | None = None) -> int:
     """Measures what is missing, writes the report; returns the exit code."""
     parser = command_line(__doc__)
     parser.add_argument("--dir", required=True, help="of the prepared data set; runs are kept there")
-    parser.add_argument("--images", type=int, nargs="+", default=[20, 100, 400], help="a class; the digits have 400")
+    parser.add_argument(
+        "--images", type=int, nargs="+", default=[20, 100, 1000], help="a class; of digits there are 400"
+    )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=300, help="of a run, about")
+    parser.add_argument("--steps", type=int, default=200, help="of a run, about")
     parser.add_argument("--epochs", type=int, default=3, help="on the first five classes")
     options = parser.parse_args(argv)
     folder = Path(options.dir) / "transfer"
@@ -120,9 +124,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"seed {seed}: {top1:.2f} % on the first classes", file=sys.stderr)
         for task in ("other", "digits"):
             for count in options.images:
-                images = count * (10 if task == "digits" else PARTS)
-                epochs = str(max(1, round(options.steps / max(1, images // BATCH))))
                 file = folder / f"{task}-{count}.npz"
+                with np.load(file) as data:
+                    epochs = str(max(1, round(options.steps / (len(data["y_train"]) // BATCH))))
                 common = ("--recipe", "finetune", "--model", MODEL, "--seed", str(seed), "--dataset", str(file))
                 begun = (*common, "--epochs", epochs, "--start", str(start))
 
@@ -140,7 +144,10 @@ def main(argv: list[str] | None = None) -> int:
                 for method, rate in rates.items():
                     found.setdefault(f"{task}, {count}, {method}", []).append(rate)
     tables = {}
-    for task, title in (("other", "Similar: the other five garments"), ("digits", "Different: ten digits")):
+    for task, title in (
+        ("other", "Similar: the other five garments"),
+        ("digits", "Different: ten digits, of which there are 400 a class"),
+    ):
         rows: Rows = [("method", *(f"{count} a class" for count in options.images))]
         for method in METHODS:
             cells = (found[f"{task}, {count}, {method}"] for count in options.images)

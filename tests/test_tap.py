@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from quick_jit import quick_init
 
-from cnn_jax.layers import tap
+from cnn_jax.layers import taken, tap
 
 
 class Net(nn.Module):
@@ -30,3 +30,27 @@ def test_a_tap_leaves_no_trace_when_not_asked_for():
     with_tap = jax.make_jaxpr(lambda x: Net().apply(VARIABLES, x))(X)
     without = jax.make_jaxpr(lambda x: Net(tapped=False).apply(VARIABLES, x))(X)
     assert str(with_tap) == str(without)
+
+
+class Around(nn.Module):
+    """A head on a tap of a backbone whose layers stay at the top."""
+
+    backbone: nn.Module
+
+    def setup(self):
+        nn.share_scope(self, self.backbone)
+
+    @nn.compact
+    def __call__(self, x):
+        with taken() as taps:
+            self.backbone(x)
+        return nn.Dense(1, name="one")(taps["hidden"])
+
+
+def test_a_module_takes_the_taps_of_its_backbone():
+    variables = quick_init(Around(Net()), X)
+    assert set(variables["params"]) == {"hidden", "two", "one"}
+    hidden, one = variables["params"]["hidden"], variables["params"]["one"]
+    expected = (X @ hidden["kernel"] + hidden["bias"]) @ one["kernel"] + one["bias"]
+    # Two products of five and three values each: rounding alone.
+    np.testing.assert_allclose(Around(Net()).apply(variables, X), expected, rtol=1e-5)

@@ -28,10 +28,11 @@ CHUNK = 64  # images a thread takes at a time
 
 @dataclass(frozen=True)
 class Look:
-    """One image: `kind` is its file format and colours, `moments` (2, C) the sums of x and x^2, x in [0, 1]."""
+    """One image: `labels` are its class, or those in its mask or captions, `kind` is its file format and colours,
+    `moments` (2, C) the sums of x and x^2, x in [0, 1]."""
 
     index: int
-    label: int
+    labels: list[int]
     size: tuple[int, int]
     bytes: int
     kind: str
@@ -65,7 +66,10 @@ def inspect(
         ("looked at", f"{count:,} of {len(dataset):,} images of {dataset.split}"),
     ]
     if looks:
-        rows += [*_figures(looks), *_balance(dataset.classes, np.array([one.label for one in looks]))]
+        rows += [
+            *_figures(looks),
+            *_balance(dataset.classes, np.array([label for one in looks for label in one.labels])),
+        ]
     rows += [("bad images", f"{len(bad):,}")] + [("", told) for told in bad[:LISTED]]
     if looks:
         plain = re.sub(r"[^\w.]+", "-", name)
@@ -105,7 +109,8 @@ def _look(dataset: Dataset, index: int, record: Record | BadImage) -> Look | str
     values = pixels.reshape(-1, pixels.shape[2]) / np.float32(255)
     moments = np.stack([values.sum(0, dtype=np.float64), np.square(values).sum(0, dtype=np.float64)])
     size = image.nbytes if isinstance(image, np.ndarray) else len(image)
-    return Look(index, label, pixels.shape[:2], size, _kind(image), moments)
+    labels = [known for known in np.unique(label).tolist() if known < len(dataset.classes)]
+    return Look(index, labels, pixels.shape[:2], size, _kind(image), moments)
 
 
 def _kind(image: bytes | np.ndarray) -> str:
@@ -150,11 +155,16 @@ def _draw(dataset: Dataset, looks: list[Look], path: Path) -> str:
         from cnn_jax.visualize import draw_samples
     except ImportError:
         return "none (pip install matplotlib)"
-    by_class = sorted(looks, key=lambda one: one.label)
+    by_class = sorted(looks, key=lambda one: one.labels)
     shown = [by_class[i] for i in np.unique(np.linspace(0, len(by_class) - 1, PICTURED).astype(int))]
     images = [decode(dataset.read([one.index])[0][0], dataset.shape[2]) for one in shown]
     try:
-        draw_samples(images, [dataset.classes[one.label] for one in shown], path, f"{dataset.name} {dataset.split}")
+        draw_samples(
+            images,
+            [", ".join(dataset.classes[label] for label in one.labels) for one in shown],
+            path,
+            f"{dataset.name} {dataset.split}",
+        )
     except OSError as error:
         raise of_system(f"cannot write {path}", error) from None
     return str(path)

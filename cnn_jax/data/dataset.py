@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -17,7 +17,9 @@ READ_CHUNK = 1_000  # records a read; a progress step
 FINGERPRINTED = 100  # records behind a fingerprint
 
 Shape = tuple[int | None, int | None, int]
-Record = tuple[bytes | np.ndarray, int]  # an image, as an encoded file or (H, W, C) uint8, and a label
+Label = int | np.ndarray  # a class, or an array of some: of pixels, or the words of captions
+Record = tuple[bytes | np.ndarray, Label]  # an image, as an encoded file or (H, W, C) uint8, and a label
+IGNORED = 255  # in an array of labels: nothing that is known
 
 
 class Source(Protocol):
@@ -48,20 +50,22 @@ class Source(Protocol):
 class Collection:
     """A data set with all its splits; none is read before it is asked for.
 
-    `splits` opens a split by its name, in the set's own order. `shape` is that of Dataset.
+    `splits` opens a split by its name, in the set's own order. `shape` and `label_shape` are those of Dataset.
     """
 
     name: str
     classes: tuple[str, ...]
     shape: Shape
     splits: Mapping[str, Callable[[], Source]]
+    label_shape: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare to one truth
 class Dataset:
-    """Images (H, W, C) with one label each in [0, len(classes)).
+    """Images (H, W, C) with one label each, whose values are in [0, len(classes)).
 
-    `shape` has None where images differ. `indices` are the records of `source` that the split
+    `shape` has None where images differ. A label is a number, or an array of `label_shape` (with None as there), in
+    which IGNORED may stand if there are no more classes than that. `indices` are the records of `source` that the split
     takes, in its order; all of them if None.
     """
 
@@ -71,6 +75,7 @@ class Dataset:
     shape: Shape
     source: Source
     indices: np.ndarray | None = None
+    label_shape: tuple[Any, ...] = ()
 
     def __len__(self) -> int:
         return len(self.source) if self.indices is None else len(self.indices)
@@ -88,9 +93,10 @@ class Dataset:
         """
         records = self.source.read([self._record(i) for i in indices])
         for index, (_, label) in zip(indices, records, strict=True):
-            if not 0 <= label < len(self.classes):
+            wrong = self._wrong(label)
+            if wrong is not None:
                 raise BadData(
-                    f"{self.place(index)} has label {label}, not 0 to {len(self.classes) - 1}; "
+                    f"{self.place(index)} has label {wrong}, not 0 to {len(self.classes) - 1}; "
                     f"is {self.split} a split without labels?"
                 )
         return records
@@ -135,8 +141,13 @@ class Dataset:
 
     @property
     def labels(self) -> np.ndarray:
-        """All labels, (N,) int32, read with the images."""
+        """All labels, (N, *label_shape), read with the images."""
         return self._arrays[1]
+
+    @property
+    def label_dtype(self) -> np.dtype:
+        """int32; of arrays with few classes uint8."""
+        return np.dtype(np.uint8 if self.label_shape and len(self.classes) <= IGNORED else np.int32)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -149,8 +160,17 @@ class Dataset:
             except BadImage as bad:
                 checksum = zlib.crc32(str(bad).encode(), checksum)
             else:
-                checksum = zlib.crc32(pixels.tobytes(), zlib.crc32(label.to_bytes(4, "big"), checksum))
+                checksum = zlib.crc32(pixels.tobytes(), zlib.crc32(_bytes(label), checksum))
         return f"{len(self)} images, crc32 {checksum:08x}"
+
+    def _wrong(self, label: Label) -> int | None:
+        """A value of a label that is none of the classes."""
+        if isinstance(label, np.ndarray):
+            known = label < len(self.classes)
+            if len(self.classes) <= IGNORED:
+                known |= label == IGNORED
+            return None if known.all() and label.min(initial=0) >= 0 else int(label[~known | (label < 0)][0])
+        return None if 0 <= label < len(self.classes) else label
 
     def _record(self, index: int) -> int:
         return int(index) if self.indices is None else int(self.indices[index])
@@ -163,14 +183,14 @@ class Dataset:
         return self.load(refuse)
 
     def load(self, on_bad: Callable[[int, str], None]) -> tuple[np.ndarray, np.ndarray]:
-        """All images (N, H, W, C) uint8 and labels (N,) int32, with progress on a terminal.
+        """All images (N, H, W, C) uint8 and labels (N, *label_shape) of label_dtype, with progress on a terminal.
 
         `on_bad(index, told)` is called for each bad image, whose place stays 0.
 
         Raises:
           UserError: images of several sizes, or none that is good; and what `on_bad` raises.
         """
-        images, labels = None, np.zeros(len(self), np.int32)
+        images, labels = None, np.zeros((len(self), *self.label_shape), self.label_dtype)
         chunks = range(0, len(self), READ_CHUNK)
         quiet = len(chunks) < 20 or not sys.stderr.isatty()
         for start in tqdm(chunks, f"reading {self.name} {self.split}", disable=quiet):
@@ -195,6 +215,10 @@ class Dataset:
         if images is None:
             raise UserError(f"no image of {self.name} {self.split} can be decoded")
         return images, labels
+
+
+def _bytes(label: Label) -> bytes:
+    return label.astype(np.int32).tobytes() if isinstance(label, np.ndarray) else label.to_bytes(4, "big")
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -61,7 +61,7 @@ class Engine(Protocol):
 def gather(batch: Batch) -> Batch:
     """The images of an engine's batch, inside a compiled function.
 
-    `image` (B, H, W, C) uint8, `label` (B,) int32, `good` (B,) bool: False where another image stands in.
+    `image` (B, H, W, C) uint8, `label` (B, *label_shape), `good` (B,) bool: False where another image stands in.
     """
     if "index" not in batch:
         return batch
@@ -185,7 +185,11 @@ class FromHost:
         return HostBatches(chunks, self.threads, self.processes)
 
     def example(self, shape: tuple[int, ...]) -> Batch:
-        kinds = {"image": (np.uint8, self.image_shape), "label": (np.int32, ()), "good": (np.bool_, ())}
+        kinds = {
+            "image": (np.uint8, self.image_shape),
+            "label": (self.dataset.label_dtype, self.dataset.label_shape),
+            "good": (np.bool_, ()),
+        }
         return {
             key: jax.ShapeDtypeStruct((*shape, *rest), dtype, sharding=self._split)
             for key, (dtype, rest) in kinds.items()

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
-from cnn_jax.data.dataset import Dataset, Record
+from cnn_jax.data.dataset import Dataset, Label, Record
 from cnn_jax.data.decode import BadImage
 from cnn_jax.data.views import View
 from cnn_jax.errors import BadData, LostData, UserError, first_line
@@ -56,7 +56,7 @@ class HostChunks:
         return batch, slice(first, end)
 
     def __getitem__(self, index: int) -> dict:
-        """`image` (n, H, W, C) uint8, `label` (n,) int32, `good` (n,) bool, and `bad`: {index: why}.
+        """`image` (n, H, W, C) uint8, `label` (n, *label_shape), `good` (n,) bool, and `bad`: {index: why}.
 
         Raises:
           BadData: a bad image or a label out of range, with its place; an image of another size.
@@ -69,7 +69,7 @@ class HostChunks:
         batch, part = self.place(index)
         row = self.rows[batch, part].tolist()
         bad: dict[int, str] = {}
-        labels = np.empty(len(row), np.int32)
+        labels = np.empty((len(row), *self.dataset.label_shape), self.dataset.label_dtype)
         # From afar all in one request; of what is near one by one costs no time and less memory.
         records = self.dataset.read_each(row) if self.dataset.remote else map(self._record, row)
         for slot, (number, record) in enumerate(zip(row, records, strict=True)):
@@ -85,7 +85,7 @@ class HostChunks:
     def _record(self, index: int) -> Record | BadImage:
         return self.dataset.read_each([index])[0]
 
-    def _image(self, index: int, record: Record | BadImage, bad: dict[int, str]) -> tuple[np.ndarray, int]:
+    def _image(self, index: int, record: Record | BadImage, bad: dict[int, str]) -> tuple[np.ndarray, Label]:
         key = None if self.draw is None else (*self.draw, index)
         for candidate in candidates(index, len(self.dataset)):
             found = record if candidate == index else self._record(candidate)

@@ -2,9 +2,10 @@
 
 import importlib.util
 import os
+from types import ModuleType
 
 from cnn_jax import storage
-from cnn_jax.data import mnist_5k, order, splits
+from cnn_jax.data import composed, fashion_5k, mnist_5k, order, splits
 from cnn_jax.data.arrays import ArraySource, of_sources, open_npz, open_synthetic
 from cnn_jax.data.dataset import Collection, Dataset
 from cnn_jax.data.folder import open_folder
@@ -20,7 +21,8 @@ def open_dataset(
 
     `name` is one of
       fashion_mnist, imagenet2012:5.1.0, emnist/letters   any TFDS set of images with one label each
-      mnist_5k                                            the digits in the package
+      mnist_5k, fashion_5k                                the digits and the garments in the package
+      composed_captions, composed_masks                   scenes of them, with sentences or the class of each pixel
       folder:DIR                                          image files, a folder for each class
       FILE.npz                                            arrays
       synthetic:224x224x1000                              drawn: height x width x classes
@@ -75,6 +77,8 @@ def open_collection(name: str, data_dir: str | os.PathLike | None = None, *, dow
         return open_synthetic(name.removeprefix("synthetic:"))
     if name.endswith(".npz"):
         return open_npz(name)
+    if name in composed.NAMES or name == "fashion_5k":
+        return composed.open_composed(name) if name in composed.NAMES else _embedded(name, fashion_5k)
     if name.partition(":")[0] == "mnist_5k":
         return _open_mnist_5k(name, data_dir)
     if data_dir is not None and not download and not storage.is_remote(data_dir) and not os.path.isdir(data_dir):
@@ -96,6 +100,9 @@ def _open_mnist_5k(name: str, data_dir: str | os.PathLike | None) -> Collection:
         except NotWritable:
             if data_dir is not None:
                 raise
-    return of_sources(
-        name, mnist_5k.CLASSES, {split: ArraySource(*mnist_5k.read_split(split), name) for split in mnist_5k.SPLITS}
-    )
+    return _embedded(name, mnist_5k)
+
+
+def _embedded(name: str, held: ModuleType) -> Collection:
+    sources = {split: ArraySource(*held.read_split(split), name) for split in held.SPLITS}
+    return of_sources(name, held.CLASSES, sources)

@@ -54,7 +54,7 @@ class Views:
         number = self.indices[index]
         try:
             ((image, label),) = self.dataset.read([number])
-            return Viewed(number, label, self.protocol.views(decode(image, self.channels)))
+            return Viewed(number, int(label), self.protocol.views(decode(image, self.channels)))
         except BadImage as bad:
             told = f"{self.dataset.place(number)} {bad}"
             if self.bad_images == "error":
@@ -98,6 +98,8 @@ def evaluate_dataset(
       BadData: a bad image, with its place, unless skipped.
       UserError: no image is left; grain is not installed.
     """
+    if dataset.label_shape:
+        raise UserError(f"{dataset.name} has no classes of whole images; a run of train.py tests on it by its own task")
     mesh = Mesh(np.array(jax.local_devices()), ("data",))
     if jax.process_count() > 1:
         variables = jax.device_get(variables)  # from all devices to this process's

@@ -19,7 +19,7 @@ from cnn_jax.layers.conv import Conv, same_padding
 from cnn_jax.layers.lowered import lowering
 from cnn_jax.layers.norm import BatchNorm, LocalResponseNorm
 from cnn_jax.layers.pool import adaptive_avg_pool, avg_pool, global_avg_pool, global_pool, max_pool
-from cnn_jax.layers.tap import auxiliary, tap
+from cnn_jax.layers.tap import auxiliary, taken, tap
 
 __all__ = [
     "BatchNorm",
@@ -48,6 +48,7 @@ __all__ = [
     "same_padding",
     "squeeze_excite",
     "stage_strides",
+    "taken",
     "tap",
     "zero_pad_shortcut",
 ]

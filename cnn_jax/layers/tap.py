@@ -1,9 +1,14 @@
 """Names for activations."""
 
 import operator
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import flax.linen as nn
 import jax
+
+_TAKEN: ContextVar[dict[str, jax.Array] | None] = ContextVar("taken", default=None)
 
 
 def tap(module: nn.Module, name: str, x: jax.Array) -> jax.Array:
@@ -13,8 +18,24 @@ def tap(module: nn.Module, name: str, x: jax.Array) -> jax.Array:
     (logits, {"intermediates": {"taps": {name: x, ...}}}). Without `mutable` it costs nothing: no
     copy is kept and XLA sees no trace of it. A tap may bear the name of a layer.
     """
+    if (taps := _TAKEN.get()) is not None:
+        taps[name] = x
     module.sow("intermediates", "taps", {name: x}, init_fn=dict, reduce_fn=operator.or_)
     return x
+
+
+@contextmanager
+def taken() -> Generator[dict[str, jax.Array]]:
+    """The taps of the networks that are called inside, by name and in their order, for a module around a backbone.
+
+    `with taken() as taps: pooled = self.backbone(images, train=train)`
+    """
+    taps: dict[str, jax.Array] = {}
+    token = _TAKEN.set(taps)
+    try:
+        yield taps
+    finally:
+        _TAKEN.reset(token)
 
 
 def auxiliary(head: nn.Module, logits: jax.Array) -> jax.Array:

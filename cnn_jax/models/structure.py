@@ -71,7 +71,9 @@ def structure(model: nn.Module, image: Shape) -> Structure:
         module = context.module
         if context.method_name != "__call__" or len(args) != 1 or not isinstance(args[0], jax.Array):
             return call(*args, **kwargs)
-        options = (getattr(module, field.name) for field in fields(module) if field.name not in ("parent", "name"))
+        options = [getattr(module, field.name) for field in fields(module) if field.name not in ("parent", "name")]
+        if any(isinstance(option, nn.Module) for option in options):  # a head around a backbone
+            return call(*args, **kwargs)
         key = (type(module), *options, args[0].shape, args[0].dtype, *sorted(kwargs.items()))
         where = current_trace()  # an abstract value of a rematerialised block is none outside it
         if key in seen and seen[key][0] == where:
