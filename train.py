@@ -42,7 +42,7 @@ def run(command: Command, stop: StopRequest) -> None:
     from cnn_jax.compilation import keep_programs, timed
     from cnn_jax.data.loaders import open_loaders
     from cnn_jax.data.order import Timeline
-    from cnn_jax.evaluation import evaluate, summarize
+    from cnn_jax.evaluation import evaluate
     from cnn_jax.platform import DETERMINISTIC, add_flags
     from cnn_jax.sharding import data_mesh
     from cnn_jax.training.compiled import (
@@ -53,12 +53,12 @@ def run(command: Command, stop: StopRequest) -> None:
         create_state,
     )
     from cnn_jax.training.program import Program, evaluation_view
+    from cnn_jax.training.report import report_run
     from cnn_jax.training.run_folder import RunFolder, new_folder
     from cnn_jax.training.start import check_start, read_start, start_from
     from cnn_jax.training.state import scalar
     from cnn_jax.training.summary import opening, summarize_run
     from cnn_jax.training.watch import Watch
-    from cnn_jax.visualize import report_run
 
     # Recipe: what to train, and on which devices of which processes.
     config = command.config
@@ -131,10 +131,13 @@ def run(command: Command, stop: StopRequest) -> None:
         folder.log.write("compiled", step=scalar(state.step), epoch=timeline.epoch(scalar(state.step)), **compiled)
         watch, records = Watch(folder, timeline, stop, state, train, config.max_skipped), {}
 
+        def summarize(kind: str) -> dict[str, Any]:
+            return program.task.summarize(records[kind], loaders[kind].dataset)
+
         def test(kind: str) -> dict[str, Any]:
             batches = watch.heed(loaders[kind].every_image())
             records[kind] = evaluate(partial(tests[kind], state.tested), batches)
-            return summarize(records[kind])
+            return summarize(kind)
 
         try:
             if timeline.ends_epoch(watch.position):  # a run that was stopped in its test
@@ -161,14 +164,16 @@ def run(command: Command, stop: StopRequest) -> None:
         watch.finish()
 
         # What the run found.
-        found = summarize(records["test"]) if "test" in records else test("test")
+        found = summarize("test") if "test" in records else test("test")
         measured = {
             "wall_s": time.perf_counter() - began,
             "compile_s": sum(seconds.values()),
             "images_per_s": watch.images_per_s,
         }
         summary = summarize_run(command.recipe, program, state, loaders, found, measured)
-        folder.finish(summary, partial(report_run, predictions=records["test"], test_set=loaders["test"].dataset))
+        folder.finish(
+            summary, partial(report_run, program.task, records=records["test"], test_set=loaders["test"].dataset)
+        )
 
 
 def lost_peer(error: RuntimeError) -> bool:

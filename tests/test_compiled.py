@@ -102,7 +102,7 @@ def test_precise_statistics_stand_in_what_is_tested():
     settled = settle(state, 0)
     norm = settled.batch_stats["stem"]["norm"]
     rows = np.concatenate([batch.rows for batch in train.epoch(0, most=2)])
-    images = program.preprocess(train.dataset.images[rows], None)
+    images = program.task.preprocess(train.dataset.images[rows], None)
     _, moved = quick_jit(partial(program.apply, train=True, mutable=["batch_stats"]))(state.variables, images)
     own = moved["batch_stats"]["stem"]["norm"]  # 0.9 * (0, 1) + 0.1 * the statistics of both batches together
     np.testing.assert_allclose(norm["mean"], np.asarray(own["mean"]) / 0.1, rtol=1e-3, atol=1e-5)

@@ -24,7 +24,7 @@ def modules_after(code: str) -> set[str]:
 ROOMS = (
     "platform", "__init__", "errors", "storage", "tables", "atomic", "fetch", "compilation", "distributed", "sharding",
     "layers", "models", "weights", "transfer", "recipes", "data", "preprocessing", "evaluation", "prediction",
-    "training", "export", "visualize", "commands", "cli",
+    "visualize", "tasks", "training", "export", "commands", "cli",
 )  # fmt: skip
 # Rooms that stand side by side in it.
 APART = {("evaluation", "models"), ("data", "models"), ("recipes", "models"), ("recipes", "compilation")}

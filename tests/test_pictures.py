@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cnn_jax.visualize import draw_confusion, draw_curves, draw_mistakes, draw_reliability, draw_run, pictures
+from cnn_jax.visualize import draw_confusion, draw_curves, draw_mistakes, draw_reliability, pictures
 
 RNG = np.random.default_rng(0)
 RECORDS = [
@@ -101,14 +101,6 @@ def test_a_perfect_network_has_an_empty_picture(tmp_path):
     found = predictions(np.zeros(4, int), np.zeros(4, int), np.ones(4))
     draw_mistakes(found, np.zeros((4, 5, 5, 1), np.uint8).__getitem__, ["a"], tmp_path / "m.png", "net")
     assert (tmp_path / "m.png").is_file()
-
-
-def test_a_run_gets_its_three_pictures(tmp_path):
-    images = RNG.integers(0, 256, (9, 5, 5, 1), np.uint8)
-    found = predictions(np.array([0, 1, 2, 0, 1, 2]), np.array([0, 1, 1, 0, 1, 2]), np.full(6, 0.8))
-    found["index"] = np.arange(6) + 3  # the first three were bad
-    draw_run(tmp_path, "net", RECORDS, found, images.__getitem__, ["a", "b", "c"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["confusion.png", "curves.png", "mistakes.png"]
 
 
 def test_reliability_shows_the_accuracy_of_each_bin_and_its_images(tmp_path, figures):

@@ -114,10 +114,10 @@ def test_the_test_of_a_binary_loss_is_the_likelihood():
     made = program(replace(LENET, loss="bce"))
     state = jit_once(made.init)(0)
     records = eval_step(made, state.variables, BATCH)
-    logits = made.model.apply(state.variables, made.preprocess(IMAGES, None), train=False)
+    logits = made.model.apply(state.variables, made.task.preprocess(IMAGES, None), train=False)
     expected = optax.softmax_cross_entropy_with_integer_labels(logits, BATCH["label"])
     np.testing.assert_allclose(records["loss"], expected, rtol=1e-5)
-    assert program(RECIPES["lenet5_1998"]).test_loss is lenet.map_loss
+    assert program(RECIPES["lenet5_1998"]).task.test_criterion is lenet.map_loss
 
 
 def test_operations_are_counted_by_custom():

@@ -9,6 +9,7 @@ from functools import partial
 
 import jax
 import numpy as np
+import optax
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -33,7 +34,7 @@ from cnn_jax.layers import (
     max_pool,
     zero_pad_shortcut,
 )
-from cnn_jax.training.loss import binary_cross_entropy, cross_entropy
+from cnn_jax.tasks.classify import binary_cross_entropy
 
 FEW, MANY = 2, 25
 SIDES = st.sampled_from((1, 2, 3, 5, 7, 8, 11, 13, 17, 23, 31, 32, 37, 53, 67))
@@ -437,7 +438,7 @@ def losses_and_records(draw):
     np.testing.assert_array_equal(records["guess"], wide.argmax(-1))
     np.testing.assert_array_equal(records["top1"], wide.argmax(-1) == labels)
     np.testing.assert_array_equal(records["top5"], (log > own[:, None]).sum(-1) < 5)
-    near(jax.jit(cross_entropy)(logits, shares), -(shares * log).sum(-1))
+    near(jax.jit(optax.softmax_cross_entropy)(logits, shares), -(shares * log).sum(-1))
     for threshold in (None, 0.2):
         wanted = shares if threshold is None else shares > np.float32(threshold)
         every = wanted * np.logaddexp(0, -wide) + (1 - wanted) * np.logaddexp(0, wide)

@@ -31,8 +31,9 @@ from cnn_jax.recipes import (
     shufflenet,
     strikes_back,
 )
+from cnn_jax.tasks import image_size
 from cnn_jax.training.optimizer import make_rate
-from cnn_jax.training.program import Program, image_size
+from cnn_jax.training.program import Program
 from cnn_jax.training.step import train_step
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"

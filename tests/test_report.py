@@ -4,7 +4,9 @@ import numpy as np
 
 from cnn_jax.data.sources import open_dataset
 from cnn_jax.evaluation import summarize
-from cnn_jax.visualize import report_run
+from cnn_jax.recipes import RECIPES
+from cnn_jax.tasks import make_task
+from cnn_jax.training.report import report_run
 
 LABELS = np.arange(20, dtype=np.int32) % 10
 
@@ -37,7 +39,8 @@ def report(out, predictions, **changes):
     summary = {"model": "m", "dataset": "d", "seed": 0, "steps": 5, "wall_s": 3.0, "images_per_s": 1234.5}
     summary |= {"skipped_images": {"train": 0, "test": 0}} | summarize(predictions) | changes
     (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    told = report_run(out, summary, predictions, open_dataset("mnist_5k", "test"))
+    task = make_task(RECIPES["lenet5_modern"], 10, 1)
+    told = report_run(task, out, summary, predictions, open_dataset("mnist_5k", "test"))
     assert all((out / f"{name}.png").stat().st_size > 5000 for name in ("curves", "confusion", "mistakes"))
     return told
 

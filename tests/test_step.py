@@ -57,11 +57,12 @@ def without_key(images, key):
 def program(net=None, classes=10, **changes):
     """A recipe's, for epochs of 20 images in batches of 8, with another network; `changes` are of values or parts."""
     moves = {name: changes.pop(name) for name in ("lr", "momentum", "ema", "accumulate") if name in changes}
-    parts = {name: changes.pop(name) for name in ("preprocess", "loss", "mix") if name in changes}
+    parts = {name: changes.pop(name) for name in ("preprocess", "criterion", "mix") if name in changes}
     optimizer = Optimizer(**{"lr": 0.1, "momentum": 0.9} | moves)
     config = Recipe(model="lenet5_modern", optimizer=optimizer, schedule=Schedule(kind="constant"), **changes)
     made = Program(config, Timeline(20, 8, 1), classes, channels=1)
-    vars(made).update({"apply": (net or Net()).apply, "preprocess": preprocess} | parts)  # in place of what is cached
+    vars(made)["apply"] = (net or Net()).apply  # in place of what is cached
+    vars(made.task).update({"preprocess": preprocess} | parts)
     return made
 
 
@@ -81,7 +82,7 @@ def test_a_step_changes_everything_that_it_should():
         before_leaves, after_leaves = (jax.tree.leaves(getattr(s, name)) for s in (state, after))
         assert any(not np.array_equal(a, b) for a, b in zip(before_leaves, after_leaves, strict=True)), name
     np.testing.assert_array_equal(jax.random.key_data(state.key), jax.random.key_data(after.key))
-    assert set(metrics) == {"loss", "top1", "grad_norm", "lr", "skipped"}
+    assert set(metrics) == {"loss", "figure", "grad_norm", "lr", "skipped"}
 
 
 def test_a_step_is_a_function_of_state_and_batch():
@@ -247,7 +248,7 @@ def test_an_infinite_gradient_of_a_finite_loss_is_skipped_too():
     def steep(logits, labels):  # its value is 1, its slope at the logits infinite
         return 1 + jnp.sqrt(jnp.abs(logits - jax.lax.stop_gradient(logits))).sum(-1)
 
-    state, step, _ = setup(Net(rate=0.0), preprocess=without_key, loss=steep)
+    state, step, _ = setup(Net(rate=0.0), preprocess=without_key, criterion=steep)
     after, metrics = step(state, BATCH)
     assert float(metrics["loss"]) == 1 and int(after.skipped) == 1
     chex.assert_trees_all_equal(after.params, state.params)

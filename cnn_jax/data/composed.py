@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from cnn_jax.data import fashion_5k, mnist_5k
-from cnn_jax.data.dataset import Collection, Record
+from cnn_jax.data.dataset import Collection, Labels, Record
 
 SIDE, THING = 64, 28  # pixels of a scene and of a thing in it
 SPLITS = {"train": 8_000, "test": 1_000}
@@ -70,7 +70,9 @@ class Scenes:
     split: str
     length: int
     remote: ClassVar[bool] = False
-    name: ClassVar[str] = ""
+    name: ClassVar[str]
+    labelled: ClassVar[Labels]
+    label_shape: ClassVar[tuple[int, int]]
 
     def __len__(self) -> int:
         return self.length
@@ -90,7 +92,7 @@ class Scenes:
 class Captions(Scenes):
     """(64, 64, 1) uint8 with two sentences, (2, LONGEST) int32: of the garment and of the digit."""
 
-    name = "composed_captions"
+    name, labelled, label_shape = "composed_captions", "captions", (2, LONGEST)
 
     def draw(self, rng: np.random.Generator) -> Record:
         chosen = compositions(self.split)
@@ -117,7 +119,7 @@ class Captions(Scenes):
 class Masks(Scenes):
     """(64, 64, 1) uint8 with the class of each pixel, (64, 64) uint8: one to four things, that may overlap."""
 
-    name = "composed_masks"
+    name, labelled, label_shape = "composed_masks", "mask", (SIDE, SIDE)
 
     def draw(self, rng: np.random.Generator) -> Record:
         garments, digits = _things(self.split)
@@ -136,12 +138,9 @@ class Masks(Scenes):
 
 def open_composed(name: str) -> Collection:
     """`composed_captions` or `composed_masks`."""
-    kind, classes, label_shape = {
-        Captions.name: (Captions, VOCABULARY, (2, LONGEST)),
-        Masks.name: (Masks, MASKS, (SIDE, SIDE)),
-    }[name]
+    kind, classes = (Captions, VOCABULARY) if name == Captions.name else (Masks, MASKS)
     openers = {split: partial(kind, split, length) for split, length in SPLITS.items()}
-    return Collection(name, classes, (SIDE, SIDE, 1), openers, label_shape)
+    return Collection(name, classes, (SIDE, SIDE, 1), openers, kind.labelled, kind.label_shape)
 
 
 NAMES = (Captions.name, Masks.name)

@@ -5,21 +5,22 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from cnn_jax.data.decode import BadImage, decode
-from cnn_jax.errors import BadData, UserError
+from cnn_jax.errors import BadData, UserError, did_you_mean
 
 READ_CHUNK = 1_000  # records a read; a progress step
 FINGERPRINTED = 100  # records behind a fingerprint
 
 Shape = tuple[int | None, int | None, int]
-Label = int | np.ndarray  # a class, or an array of some: of pixels, or the words of captions
+Labels = Literal["class", "captions", "mask"]
+Label = int | np.ndarray  # a class, or an array of classes: the words of captions, or those of a mask's pixels
 Record = tuple[bytes | np.ndarray, Label]  # an image, as an encoded file or (H, W, C) uint8, and a label
-IGNORED = 255  # in an array of labels: nothing that is known
+IGNORED = 255  # in a mask: a pixel whose class is not known
 
 
 class Source(Protocol):
@@ -50,13 +51,15 @@ class Source(Protocol):
 class Collection:
     """A data set with all its splits; none is read before it is asked for.
 
-    `splits` opens a split by its name, in the set's own order. `shape` and `label_shape` are those of Dataset.
+    `splits` opens a split by its name, in the set's own order. `shape`, `labelled` and `label_shape` are those of
+    Dataset.
     """
 
     name: str
     classes: tuple[str, ...]
     shape: Shape
     splits: Mapping[str, Callable[[], Source]]
+    labelled: Labels = "class"
     label_shape: tuple[Any, ...] = ()
 
 
@@ -64,8 +67,9 @@ class Collection:
 class Dataset:
     """Images (H, W, C) with one label each, whose values are in [0, len(classes)).
 
-    `shape` has None where images differ. A label is a number, or an array of `label_shape` (with None as there), in
-    which IGNORED may stand if there are no more classes than that. `indices` are the records of `source` that the split
+    `shape` has None where images differ. `labelled` says what a label is: "class", a number; "captions", the words of R
+    references, `label_shape` (R, T), with 0 behind their ends; "mask", the classes of pixels, (H, W), or IGNORED.
+    `indices` are the records of `source` that the split
     takes, in its order; all of them if None.
     """
 
@@ -75,6 +79,7 @@ class Dataset:
     shape: Shape
     source: Source
     indices: np.ndarray | None = None
+    labelled: Labels = "class"
     label_shape: tuple[Any, ...] = ()
 
     def __len__(self) -> int:
@@ -83,6 +88,32 @@ class Dataset:
     def select(self, indices: np.ndarray, split: str) -> "Dataset":
         """The records at `indices` of this split, in that order, as a split of its own."""
         return replace(self, split=split, indices=indices if self.indices is None else self.indices[indices])
+
+    def of_classes(self, names: Sequence[str]) -> "Dataset":
+        """The images of some classes, by names or numbers, whose labels stay as they are.
+
+        Raises:
+          UserError: no such class; there is no image of them; labels are no classes.
+        """
+        if self.labelled != "class":
+            raise UserError(f"{self.name} has no classes of whole images to choose from")
+        wanted = []
+        for name in names:
+            if name not in self.classes and not (name.isdecimal() and int(name) < len(self.classes)):
+                raise UserError(did_you_mean(f"class of {self.name}", name, self.classes))
+            wanted.append(self.classes.index(name) if name in self.classes else int(name))
+        found = np.flatnonzero(np.isin(self.labels_alone(), wanted))
+        if not len(found):
+            raise UserError(f"no image of {self.name} {self.split} is of the classes {', '.join(names)}")
+        return self.select(found.astype(np.int32), self.split)
+
+    def labels_alone(self) -> np.ndarray:
+        """All labels, (N,) int32, without decoding an image; 0 for a record that cannot be read."""
+        labels = np.zeros(len(self), np.int32)
+        for start in range(0, len(self), READ_CHUNK):
+            for index, record in enumerate(self.read_each(range(start, min(start + READ_CHUNK, len(self)))), start):
+                labels[index] = 0 if isinstance(record, BadImage) else record[1]
+        return labels
 
     def read(self, indices: Sequence[int]) -> Sequence[Record]:
         """Images as they are stored, encoded or (H, W, C) uint8, with their labels.
@@ -146,8 +177,8 @@ class Dataset:
 
     @property
     def label_dtype(self) -> np.dtype:
-        """int32; of arrays with few classes uint8."""
-        return np.dtype(np.uint8 if self.label_shape and len(self.classes) <= IGNORED else np.int32)
+        """uint8 of masks, else int32."""
+        return np.dtype(np.uint8 if self.labelled == "mask" else np.int32)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -167,7 +198,7 @@ class Dataset:
         """A value of a label that is none of the classes."""
         if isinstance(label, np.ndarray):
             known = label < len(self.classes)
-            if len(self.classes) <= IGNORED:
+            if self.labelled == "mask":
                 known |= label == IGNORED
             return None if known.all() and label.min(initial=0) >= 0 else int(label[~known | (label < 0)][0])
         return None if 0 <= label < len(self.classes) else label

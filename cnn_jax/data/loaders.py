@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from cnn_jax.data import order, views
-from cnn_jax.data.dataset import Dataset
+from cnn_jax.data.dataset import Dataset, Labels
 from cnn_jax.data.decode import Interpolation
 from cnn_jax.data.engines import Engine, FromHost, OnDevice, choose_engine
 from cnn_jax.data.sources import open_run
@@ -18,6 +18,8 @@ from cnn_jax.distributed import once
 from cnn_jax.errors import UserError
 from cnn_jax.recipes import Recipe
 from cnn_jax.sharding import per_seed, replicated, split
+
+TASKS: dict[str, Labels] = {"classify": "class"}  # what a recipe's task learns
 
 
 class Batch(NamedTuple):
@@ -124,8 +126,13 @@ def open_loaders(
       UserError: what data.open_dataset and engines.OnDevice raise; a batch larger than the training set,
         seeds side by side on a set that the host keeps.
     """
-    splits = (config.train_split, config.test_split)
-    sets = open_run(config.dataset, *splits, config.validation, config.data_dir, download=download)
+    parts = (config.train_split, config.test_split, config.validation, config.data_dir)
+    classes = {"train_classes": config.train_classes, "test_classes": config.test_classes}
+    sets = open_run(config.dataset, *parts, **classes, download=download)
+    labelled, wanted = sets["train"].labelled, TASKS[config.task]
+    if labelled != wanted:
+        learns = next((task for task, labels in TASKS.items() if labels == labelled), labelled)
+        raise UserError(f"{config.dataset} has labels for --task {learns}, and --task {config.task} learns a {wanted}")
     if len(sets["train"]) < config.batch_size:
         images = f"{len(sets['train'])} training images"
         raise UserError(f"--batch-size {config.batch_size} is more than the {images}")

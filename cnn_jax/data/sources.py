@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from types import ModuleType
 
 from cnn_jax import storage
@@ -45,14 +46,20 @@ def open_run(
     validation: float = 0.0,
     data_dir: str | os.PathLike | None = None,
     *,
+    train_classes: Sequence[str] = (),
+    test_classes: Sequence[str] = (),
     download: bool = False,
 ) -> dict[str, Dataset]:
     """What a run trains and is tested on: "train" and "test", and "validation" if a share is held out of the first.
 
+    Of some classes alone, where they are named.
+
     Raises:
-      UserError: as open_dataset; the share is none of the images.
+      UserError: as open_dataset and Dataset.of_classes; the share is none of the images.
     """
     train, test = (open_dataset(name, split, data_dir, download=download) for split in (train_split, test_split))
+    train = train.of_classes(train_classes) if train_classes else train
+    test = test.of_classes(test_classes) if test_classes else test
     if not validation:
         return {"train": train, "test": test}
     kept, held_out = order.held_out(len(train), validation)

@@ -110,12 +110,6 @@ def take(collection: Collection, spec: str) -> Dataset:
         raise UserError(f"split {spec!r} of {collection.name} is empty: {sizes}")
     source = Joined(tuple(sources.values())) if len(sources) > 1 else next(iter(sources.values()))
     whole = np.array_equal(indices, np.arange(len(source)))
-    return Dataset(
-        collection.name,
-        spec,
-        collection.classes,
-        collection.shape,
-        source,
-        None if whole else indices,
-        collection.label_shape,
-    )
+    rows = None if whole else indices
+    described = collection.classes, collection.shape, source, rows, collection.labelled, collection.label_shape
+    return Dataset(collection.name, spec, *described)

@@ -98,7 +98,7 @@ def evaluate_dataset(
       BadData: a bad image, with its place, unless skipped.
       UserError: no image is left; grain is not installed.
     """
-    if dataset.label_shape:
+    if dataset.labelled != "class":
         raise UserError(f"{dataset.name} has no classes of whole images; a run of train.py tests on it by its own task")
     mesh = Mesh(np.array(jax.local_devices()), ("data",))
     if jax.process_count() > 1:

@@ -219,6 +219,8 @@ class Recipe:
 
     model: str
     """A name that cnn_jax.list_models() gives."""
+    task: Literal["classify"] = "classify"
+    """What is learned. classify: one class for each image."""
     stem: Literal["imagenet", "cifar"] | None = None
     """cifar: the network's form for images of 28 to 64 pixels; its own form if not given."""
     image_size: int | None = None
@@ -232,6 +234,10 @@ class Recipe:
     """What is trained on; a part of a split as TFDS writes it, such as "train[:90%]"."""
     test_split: str = "test"
     """The split that is tested on; "validation" for sets such as imagenette."""
+    train_classes: tuple[str, ...] = ()
+    """Classes that are trained on, by their names or numbers; all if not given."""
+    test_classes: tuple[str, ...] = ()
+    """Classes that are tested on; all if not given."""
     validation: float = 0.0
     """Share of the training images held out: tested on after each epoch in place of the test split,
     which is then tested on once, at the end."""
@@ -328,6 +334,15 @@ class Recipe:
             divides = self.batch_size // parts % self.bn_group_size == 0
             check(divides, "bn-group-size", self.bn_group_size, right)
         check_range("precise-bn", self.precise_bn, 0, 1_000_000)
+        if self.task != "classify":
+            for name, value, usual in (
+                ("loss", self.loss, "cross_entropy"),
+                ("label-smoothing", self.label_smoothing, 0),
+                ("augment.mixup", self.augment.mixup, 0),
+                ("augment.cutmix", self.augment.cutmix, 0),
+                ("seeds", self.seeds, 1),
+            ):
+                check(value == usual, name, value, f"{usual} with task={self.task}")
         if self.seeds > 1:
             check(self.precise_bn == 0, "precise-bn", self.precise_bn, "0 with seeds above 1")
             check(self.start is None, "start", self.start, "left out with seeds above 1")

@@ -136,7 +136,7 @@ class Checkpoints:
         return durable if durable != told else None
 
     def note(self, step: int, metrics: dict[str, Any]) -> None:
-        """Writes down what a test of the saved `step` found; `test_top1` among it decides which step is the best.
+        """Writes down what a test of the saved `step` found; the figure it is judged `by` decides which is the best.
 
         Waits for the step if it is being saved.
 
@@ -185,7 +185,7 @@ class Checkpoints:
         return self._agree("cannot be listed", find)
 
     def best_step(self) -> int | None:
-        """The step with the highest noted test_top1, the earlier of equals, None if none was tested.
+        """The step with the highest noted figure, the earlier of equals, None if none was tested.
 
         It verifies; a better one that does not is told and moved as by `latest_step`.
         """

@@ -15,8 +15,9 @@ from cnn_jax.errors import UserError
 from cnn_jax.models import model_info
 from cnn_jax.recipes import Recipe
 from cnn_jax.tables import aligned
+from cnn_jax.tasks import image_size
 from cnn_jax.training.compiled import abstract_state
-from cnn_jax.training.program import Program, image_size
+from cnn_jax.training.program import Program
 from cnn_jax.training.step import train_step
 
 CLOSE = 1 / 16  # a batch this near to the largest one will do

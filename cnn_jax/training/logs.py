@@ -17,26 +17,27 @@ from tqdm import tqdm
 from cnn_jax.atomic import write_whole
 from cnn_jax.data.order import Timeline
 from cnn_jax.errors import UserError, first_line, of_system
+from cnn_jax.tasks import TASKS, Task
 from cnn_jax.training.hardware import Hardware
 
 RECORD_KEYS = {
-    "train": {"step", "epoch", "loss", "top1", "lr", "images_per_s"},
-    "validation": {"step", "epoch", "loss", "top1", "top5", "count"},
-    "test": {"step", "epoch", "loss", "top1", "top5", "count"},
+    "train": {"step", "epoch", "loss", "lr", "images_per_s"},
+    "validation": {"step", "epoch", "loss", "count"},
+    "test": {"step", "epoch", "loss", "count"},
     "saved": {"step"},
     "compiled": {"step", "epoch", "train_s"},
 }
-HEAD = "  epoch     step  train loss  train top-1  {0} loss  {0} top-1  {0} top-5  tested       lr  images/s   left"
 
 
 class RunLog:
     """Writes records, told apart by `kind`.
 
-    train: step, epoch, means over the steps since the record before (loss, top1, grad_norm: the
-    gradient's norm before clipping, images_per_s, data_wait: the share of the time in which no batch
+    train: step, epoch, means over the steps since the record before (loss, top1 or what its task tells,
+    grad_norm: the gradient's norm before clipping, images_per_s, data_wait: the share of the time in which no batch
     was there), lr of the last step, and where known mfu, the model's floating-point operations as a
     share of what the devices could do, and memory_gib, the most that a device has had in use.
-    test, or validation: step, epoch, loss, top1, top5, count, after each epoch over every such image.
+    test, or validation: step, epoch, loss, top1, top5 or what its task tells, count, after each epoch over every
+    such image.
     saved: step; the checkpoint of that step is on disk, whole.
     compiled: step, epoch, seconds that each program took to compile, or to be found where programs are kept: train_s,
     tests_s, settle_s (precise batch statistics), and init_s of a run that begins.
@@ -53,6 +54,7 @@ class RunLog:
         step: int,
         tested: Literal["test", "validation"] = "test",
         *,
+        task: Task | type[Task] = TASKS["classify"],
         hardware: Hardware | None = None,
         wandb: str | None = None,
         config: dict | None = None,
@@ -82,7 +84,14 @@ class RunLog:
         self._there = {(record["kind"], record["step"]) for record in kept}
         self._wandb = _start_wandb(wandb, out, config) if wandb and not silent else None
         self._began, self._first = time.perf_counter(), step
-        print(HEAD.format("test" if tested == "test" else " val"), flush=True)
+        self.task = task
+        kind = "test" if tested == "test" else " val"
+        figures = "  ".join(f"{f'{kind} {figure.title}':>10}" for figure in task.tested)
+        trained = f"train {task.trained.title}"
+        print(
+            f"  epoch     step  train loss  {trained:>11}  {kind} loss  {figures}  tested       lr  images/s   left",
+            flush=True,
+        )
         self._bar = tqdm(
             total=timeline.steps,
             initial=step,
@@ -128,9 +137,10 @@ class RunLog:
         if means:
             epoch = math.ceil(self.timeline.epoch(step))
             self._bar.set_description_str(f"epoch {epoch}/{self.timeline.epochs}", refresh=False)
+            figure = f"{self.task.trained.title} {means[self.task.trained.key]:.1%}"
             wait = f", {means['data_wait']:.0%} waiting for data" if means["data_wait"] > 0.01 else ""
             self._bar.set_postfix_str(
-                f"loss {means['loss']:.3f}, top-1 {means['top1']:.1%}, {means['images_per_s']:,.0f} images/s{wait}",
+                f"loss {means['loss']:.3f}, {figure}, {means['images_per_s']:,.0f} images/s{wait}",
                 refresh=False,
             )
         self._bar.update(step - self._bar.n)
@@ -138,14 +148,16 @@ class RunLog:
     def epoch_line(self, step: int, train: dict | None, test: dict) -> None:
         """One row of the table: an epoch's training means, if there are any, its test, and the time that is left."""
         epoch = f"{round(self.timeline.epoch(step))}/{self.timeline.epochs}"
-        loss, top1, lr, speed = ("-",) * 4
+        loss, figure, lr, speed = ("-",) * 4
         if train:
-            loss, top1 = f"{train['loss']:.4f}", f"{train['top1']:.2%}"
+            loss, figure = f"{train['loss']:.4f}", f"{train[self.task.trained.key]:.2%}"
             lr, speed = f"{train['lr']:.2g}", f"{train['images_per_s']:,.0f}"
+        wide, found = max(11, 6 + len(self.task.trained.title)), ""
+        for key, title in self.task.tested:
+            found += f"  {test[key]:>{max(10, 5 + len(title))}.2%}"
         self._bar.write(
-            f"{epoch:>7}  {step:>7}  {loss:>10}  {top1:>11}  {test['loss']:>9.4f}"
-            f"  {test['top1']:>10.2%}  {test['top5']:>10.2%}  {test['count']:>6}  {lr:>7}"
-            f"  {speed:>8}  {self._left(step):>5}"
+            f"{epoch:>7}  {step:>7}  {loss:>10}  {figure:>{wide}}  {test['loss']:>9.4f}{found}"
+            f"  {test['count']:>6}  {lr:>7}  {speed:>8}  {self._left(step):>5}"
         )
         sys.stdout.flush()
 

@@ -18,7 +18,7 @@ from cnn_jax.errors import Unavailable
 
 MANIFEST = "manifest.json"
 PART = ".manifest.part"  # STEP.manifest.part, there while STEP is saved or its test written down
-BEST_BY = "test_top1"
+BEST_BY = "test_top1"  # if a test does not say what it is judged by
 UNREADABLE = (OSError, ValueError, KeyError, TypeError)  # what a manifest of other contents leads to
 
 
@@ -107,13 +107,18 @@ def read_all(directory: Path) -> dict[int, dict]:
 
 
 def best(manifests: dict[int, dict]) -> int | None:
-    """The step with the highest test_top1, the earlier of equals; None if none was tested.
+    """The step with the highest figure that its test is judged `by`, the earlier of equals; None if none was tested.
 
     Among those tested on the same images as the newest: a resumed run may have begun to hold some out.
     """
-    tested = {step: found["metrics"] for step, found in manifests.items() if BEST_BY in found.get("metrics", {})}
+    noted = {step: found.get("metrics", {}) for step, found in manifests.items()}
+    tested = {step: metrics for step, metrics in noted.items() if _by(metrics) in metrics}
     alike = [step for step in tested if tested[step].get("tested") == tested[max(tested)].get("tested")]
-    return max(alike, key=lambda step: (tested[step][BEST_BY], -step), default=None)
+    return max(alike, key=lambda step: (tested[step][_by(tested[step])], -step), default=None)
+
+
+def _by(metrics: dict) -> str:
+    return metrics.get("by", BEST_BY)
 
 
 def fault(folder: Path) -> str | None:

@@ -1,8 +1,8 @@
 """From a recipe to all that a step needs besides arrays; the one place where training knows a network by name."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import flax.linen as nn
@@ -11,15 +11,13 @@ import jax.numpy as jnp
 import optax
 
 from cnn_jax import transfer
-from cnn_jax.data import augment
 from cnn_jax.data.order import Timeline
 from cnn_jax.errors import UserError
-from cnn_jax.models import create_model, lenet, model_info
-from cnn_jax.models.card import ModelInfo
+from cnn_jax.models import model_info
 from cnn_jax.models.structure import structure
 from cnn_jax.recipes import Recipe
+from cnn_jax.tasks import Task, image_size, make_task
 from cnn_jax.training import optimizer
-from cnn_jax.training.loss import Loss, binary_cross_entropy, cross_entropy
 from cnn_jax.training.state import TrainState
 
 
@@ -38,14 +36,14 @@ class Program:
     cropped: bool = False
 
     @cached_property
-    def info(self) -> ModelInfo:
-        """The network's card."""
-        return model_info(self.config.model)
+    def task(self) -> Task:
+        """What is learned: the network's outputs, their loss and what is told of them."""
+        return make_task(self.config, self.classes, self.channels, self.cropped)
 
-    @cached_property
+    @property
     def size(self) -> tuple[int, int]:
         """Height and width of what the network sees."""
-        return image_size(self.config)
+        return self.task.size
 
     @cached_property
     def model(self) -> nn.Module:
@@ -61,7 +59,7 @@ class Program:
     @cached_property
     def _plain(self) -> nn.Module:
         """The network with what decides its layers alone."""
-        return create_model(self.config.model, num_classes=self.classes, **network_options(self.config))
+        return self.task.model(**network_options(self.config))
 
     @cached_property
     def _layers(self) -> tuple[str, ...]:
@@ -87,14 +85,15 @@ class Program:
             own["frozen"] = (*options.get("batch_norm", {}).get("frozen", ()), *norms)
         if own:
             options["batch_norm"] = options.get("batch_norm", {}) | own
-        return create_model(config.model, num_classes=self.classes, dtype=jnp.dtype(config.dtype), **options)
+        return self.task.model(dtype=jnp.dtype(config.dtype), **options)
 
     def _frozen_norms(self) -> tuple[str, ...]:
         """Paths of the batch norms that keep their statistics."""
         everywhere = self.config.freeze_norms
         if not (everywhere or self.frozen):
             return ()
-        variables = structure(self._plain, (*self.size, self.channels)).variables
+        network = getattr(self._plain, "backbone", self._plain)  # of what stands on it, each layer has its own
+        variables = structure(network, (*self.size, self.channels)).variables
         norms = transfer.norms_in(variables, tuple(variables["params"]) if everywhere else self.frozen)
         if everywhere and not norms:
             raise UserError(f"--freeze-norms: {self.config.model} has no batch norm")
@@ -112,12 +111,6 @@ class Program:
             shares = transfer.rate_shares(self._layers, self.frozen, config.layer_decay)
         return optimizer.make_optimizer(config, self.config.schedule, self.timeline.steps_per_epoch, shares)
 
-    @cached_property
-    def preprocess(self) -> Callable[[jax.Array, jax.Array | None], jax.Array]:
-        """Pixels -> what the network sees; augmented if a key is given."""
-        mean, std = self.info.normalization(self.channels)
-        return augment.make_preprocess(self.size, mean, std, asdict(self.config.augment), cropped=self.cropped)
-
     def init(self, seed: int | jax.Array) -> TrainState:
         """The state before the first step; traceable, `seed` too."""
         key_init, key_train = jax.random.split(jax.random.key(seed))
@@ -130,26 +123,6 @@ class Program:
         line = self.timeline
         of_epochs = (line.epochs, line.steps_per_epoch, line.batch_size, line.shift)
         return optimizer.make_rate(self.config.optimizer, self.config.schedule, *of_epochs)
-
-    @cached_property
-    def loss(self) -> Loss:
-        """What training minimises, per image."""
-        losses = {
-            "cross_entropy": cross_entropy,
-            "bce": partial(binary_cross_entropy, threshold=self.config.bce_threshold),
-            "map": lenet.map_loss,
-        }
-        return losses[self.config.loss]
-
-    @cached_property
-    def test_loss(self) -> Loss:
-        """What a test tells: the likelihood's, or LeNet-5's own."""
-        return lenet.map_loss if self.config.loss == "map" else cross_entropy
-
-    @cached_property
-    def mix(self) -> Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None:
-        """(key, images, label probabilities) -> both, mixed; None if the recipe mixes nothing."""
-        return augment.make_mixing(asdict(self.config.augment))
 
     @cached_property
     def moments(self) -> Callable:
@@ -176,12 +149,6 @@ def network_options(config: Recipe) -> dict[str, Any]:
 
     stem = {} if config.stem is None else {"stem": config.stem}
     return stem | {name: plain(value) for name, value in config.model_options.items()}
-
-
-def image_size(config: Recipe) -> tuple[int, int]:
-    """Height and width of what a recipe's network sees."""
-    height, width, _ = model_info(config.model).input_size
-    return (height, width) if config.image_size is None else (config.image_size, config.image_size)
 
 
 def evaluation_view(config: Recipe) -> dict[str, Any]:

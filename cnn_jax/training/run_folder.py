@@ -110,10 +110,10 @@ class RunFolder:
         """
 
         once(self._write_changes)
-        options: dict[str, Any] = {"silent": True}
+        options: dict[str, Any] = {"silent": True, "task": program.task}
         if first():
             hardware = Hardware(program.flops * program.config.seeds)
-            options = {"hardware": hardware, "wandb": wandb, "config": self.config}
+            options = {"task": program.task, "hardware": hardware, "wandb": wandb, "config": self.config}
 
         def open_log() -> None:
             log = RunLog(self.path, program.timeline, scalar(state.step), tested, named=self.place, **options)
@@ -134,12 +134,13 @@ class RunFolder:
         noted = self.checkpoints.noted(step)
         if noted is None or noted["tested"] != self.log.tested:
             return None
-        return {name: value for name, value in noted.items() if name != "tested"}
+        return {name: value for name, value in noted.items() if name not in ("tested", "by")}
 
     def note(self, step: int, found: dict[str, Any]) -> None:
         """Writes down what a test of the saved `step` found, unless that stands there."""
         if self.tested(step) != found:
-            self.checkpoints.note(step, found | {"tested": self.log.tested})
+            by = f"test_{self.log.task.tested[0].key}"
+            self.checkpoints.note(step, found | {"tested": self.log.tested, "by": by})
 
     def save(self, state: TrainState) -> None:
         """Begins to save; see Checkpoints.save.

@@ -14,23 +14,20 @@ import optax
 from cnn_jax.data.engines import Batch
 from cnn_jax.data.order import past_tail
 from cnn_jax.errors import UserError
-from cnn_jax.evaluation.metrics import predictions
 from cnn_jax.training.optimizer import plateau_scale
 from cnn_jax.training.program import Program
 from cnn_jax.training.state import TrainState
 
-METRICS = ("loss", "top1", "grad_norm", "lr", "skipped")  # what a step tells, in the order of `told`
-MIX = 0x6D697800  # set apart from what images draw one by one
+METRICS = ("loss", "figure", "grad_norm", "lr", "skipped")  # what a step tells, in the order of `told`
+MUTABLE = ["batch_stats", "aux_logits"]
 
 
 def train_step(program: Program, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step of `program` on `batch`: `image` (B, H, W, C) uint8, `label` (B,) integers in [0, classes).
+    """One step of `program` on `batch`: `image` (B, H, W, C) uint8, `label` (B, ...) integers in [0, classes).
 
-    `program.preprocess(images, key)` augments and normalises, `program.mix(key, images, labels)` mixes
-    images and their label probabilities, `program.apply` gives logits, `program.loss` a value per image,
-    `program.rate(step)` the learning rate. Step t's keys come from fold_in(state.key, t).
-
-    Auxiliary heads' losses are added times `config.aux_weight` (0.3: Szegedy 2014, 1409.4842, sec. 5).
+    `program.task.inputs(batch, key)` augments and normalises, `program.task.loss` gives the mean loss of what
+    `program.apply` makes of them, `program.rate(step)` the learning rate. Step t's keys come from
+    fold_in(state.key, t).
 
     `config.optimizer.accumulate` parts of the batch follow one another, for a batch whose activations do not fit, and
     the mean of their gradients makes the step. Part j has the images j, j + accumulate, ... Batch norm
@@ -43,7 +40,7 @@ def train_step(program: Program, state: TrainState, batch: Batch) -> tuple[Train
 
     If the loss or the gradient's norm is not finite, nothing but `step`, `seen` and `skipped` changes.
 
-    Returns the next state and device scalars: `loss`, the batch mean, and `top1`, its accuracy in
+    Returns the next state and device scalars: `loss`, the batch mean, and `figure`, the task's (`task.trained`) in
     [0, 1], both of the augmented images before the step, `grad_norm` before any clipping, `lr`, and
     `skipped`, the state's.
 
@@ -56,26 +53,16 @@ def train_step(program: Program, state: TrainState, batch: Batch) -> tuple[Train
 
     def gradient(batch_stats, batch, key) -> tuple[Any, Any, dict[str, jax.Array]]:
         key_augment, key_dropout = jax.random.split(key)
-        images = program.preprocess(batch["image"], key_augment)
-        labels = optax.smooth_labels(jax.nn.one_hot(batch["label"], program.classes), config.label_smoothing)
-        if program.mix is not None:
-            images, labels = program.mix(jax.random.fold_in(key_augment, MIX), images, labels)
+        inputs = program.task.inputs(batch, key_augment)
 
         def objective(params):
-            logits, changed = program.apply(
-                {"params": program.held(params), "batch_stats": batch_stats},
-                images,
-                train=True,
-                mutable=["batch_stats", "aux_logits"],
-                rngs={"dropout": key_dropout},
-            )
-            value = program.loss(logits, labels).mean()
-            for aux_logits in jax.tree.leaves(changed.get("aux_logits", {})):
-                value += config.aux_weight * program.loss(aux_logits, labels).mean()
-            return value, (logits, changed.get("batch_stats", batch_stats))
+            variables = {"params": program.held(params), "batch_stats": batch_stats}
+            apply = partial(program.apply, variables, train=True, mutable=MUTABLE, rngs={"dropout": key_dropout})
+            value, figure, changed = program.task.loss(apply, inputs)
+            return value, (figure, changed.get("batch_stats", batch_stats))
 
-        (value, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-        return grads, batch_stats, {"loss": value, "top1": jnp.mean(logits.argmax(-1) == batch["label"])}
+        (value, (figure, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        return grads, batch_stats, {"loss": value, "figure": figure}
 
     if accumulate == 1:
         grads, batch_stats, metrics = gradient(state.batch_stats, batch, key)
@@ -89,7 +76,7 @@ def train_step(program: Program, state: TrainState, batch: Batch) -> tuple[Train
 
         # Every accumulate-th image, not a run of them: so no image leaves its device.
         parts = {name: v.reshape(-1, accumulate, *v.shape[1:]).swapaxes(0, 1) for name, v in batch.items()}
-        zeros = jax.tree.map(jnp.zeros_like, (state.params, {"loss": jnp.zeros(()), "top1": jnp.zeros(())}))
+        zeros = jax.tree.map(jnp.zeros_like, (state.params, {"loss": jnp.zeros(()), "figure": jnp.zeros(())}))
         (batch_stats, sums), _ = jax.lax.scan(add, (state.batch_stats, zeros), (jnp.arange(accumulate), parts))
         grads, metrics = jax.tree.map(lambda total: total / accumulate, sums)
 
@@ -128,22 +115,19 @@ def told(metrics: dict[str, jax.Array]) -> jax.Array:
 
 
 def eval_step(program: Program, variables: dict, batch: Batch) -> dict[str, jax.Array]:
-    """The record of each image of a batch, (B,) each: evaluation.metrics.predictions, with `label` and `good`.
+    """The record of each image of a batch, (B, ...) each: what `program.task.record` notes, with `good`.
 
-    The loss is that of the unsmoothed label; `good` is False where another image stands in for one that is bad.
+    `good` is False where another image stands in for one that is bad.
     """
-    logits = program.apply(variables, program.preprocess(batch["image"], None), train=False)
-    label = batch["label"]
-    own_loss = {"loss": program.test_loss(logits, jax.nn.one_hot(label, program.classes))}
-    return predictions(logits, label) | own_loss | {"label": label, "good": batch["good"]}
+    return program.task.record(partial(program.apply, variables, train=False), batch) | {"good": batch["good"]}
 
 
 def moments_step(program: Program, variables: dict, batch: Batch, key: jax.Array) -> dict:
     """Mean and variance of one augmented batch in every batch norm, in the tree of `batch_stats`."""
     key_augment, key_dropout = jax.random.split(key)
-    images = program.preprocess(batch["image"], key_augment)
-    rngs = {"dropout": key_dropout}
-    _, changed = program.moments(variables, images, train=True, mutable=["batch_stats", "aux_logits"], rngs=rngs)
+    inputs = program.task.inputs(batch, key_augment)
+    apply = partial(program.moments, variables, train=True, mutable=MUTABLE, rngs={"dropout": key_dropout})
+    _, _, changed = program.task.loss(apply, inputs)
     return changed["batch_stats"]
 
 
@@ -174,5 +158,5 @@ def _check(batch: Batch) -> None:
         raise UserError(f"a batch's images must have their channels last, (B, H, W, C), {given}")
     if images.dtype != jnp.uint8:
         raise UserError(f"a batch's images must be uint8, 0 to 255, {given}")
-    if labels.shape != images.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise UserError(f"a batch's labels must be integers ({len(images)},), not {labels.dtype} {labels.shape}")
+    if labels.shape[:1] != images.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise UserError(f"a batch's labels must be integers ({len(images)}, ...), not {labels.dtype} {labels.shape}")

@@ -47,7 +47,7 @@ class Watch:
         self._folder, self._timeline, self._stop, self._train = folder, timeline, stop, train
         self._max_skipped = max_skipped
         self._images, self._seconds = 0, 0.0
-        self._meter = Meter(train)
+        self._meter = Meter(train, folder.log.task.trained.key)
         folder.trace.at(self.position, state)
 
     def __call__(self, state: TrainState, metrics: jax.Array, batch: Batch, saving: bool = False) -> None:
@@ -100,14 +100,14 @@ class Watch:
                 advice = "" if last else ", also with --resume --allow-change"
                 raise GivenUp(f"{told}; a lower --optimizer.lr may help{advice}")
             print(f"{told}; going on", flush=True)
-            self._meter = Meter(self._train)
+            self._meter = self._meter.anew()
             return
         self._folder.note(self.position, test)
         self._tell_saved()
         record = {name.removeprefix("test_"): value for name, value in test.items()}
         log.write(log.tested, step=self.position, epoch=self._timeline.epoch(self.position), **record)
         log.epoch_line(self.position, self._meter.epoch_means(), record)
-        self._meter = Meter(self._train)  # of the next epoch
+        self._meter = self._meter.anew()  # of the next epoch
 
     def leave(self, state: TrainState, why: Exception) -> None:
         """Saves the state of a run that ends before its last step, and writes down what was under way.
@@ -159,14 +159,20 @@ class Watch:
 class Meter:
     """What the steps of an epoch return, taken from the device as they finish, and means of it."""
 
-    def __init__(self, train: Loader):
+    def __init__(self, train: Loader, figure: str):
+        """`figure` is what the task calls its own."""
         self.images = 0
-        self._train = train
+        self._train, self._figure = train, figure
+        self._names = tuple(figure if name == "figure" else name for name in METRICS)
         self._waited = train.engine.waited
         self._running: deque[tuple[int, np.ndarray, jax.Array]] = deque()
         self._fresh: list[dict[str, float]] = []
         self._read: list[dict[str, float]] = []
         self._start = self._last = time.perf_counter()
+
+    def anew(self) -> "Meter":
+        """One for the next epoch."""
+        return Meter(self._train, self._figure)
 
     def add(self, position: int, rows: np.ndarray, metrics: jax.Array) -> None:
         """Takes a step's metrics without waiting for them; `rows` are its images."""
@@ -178,7 +184,9 @@ class Meter:
         while len(self._running) > ahead:
             position, rows, metrics = self._running.popleft()
             values = np.asarray(metrics).reshape(-1, len(METRICS))
-            found = dict(zip(METRICS, values.mean(0).tolist(), strict=True)) | {"skipped": float(values[:, -1].max())}
+            found = dict(zip(self._names, values.mean(0).tolist(), strict=True)) | {
+                "skipped": float(values[:, -1].max())
+            }
             self._fresh.append(found)
             yield position, rows, found
 

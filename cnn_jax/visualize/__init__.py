@@ -6,12 +6,11 @@ The names load on first use: a picture of a data set costs no JAX.
 import importlib
 import importlib.util
 
-_PICTURES = ("draw_confusion", "draw_curves", "draw_mistakes", "draw_reliability", "draw_run")
+_PICTURES = ("draw_confusion", "draw_curves", "draw_mistakes", "draw_reliability")
 _PUBLIC = {
     **dict.fromkeys(_PICTURES, "cnn_jax.visualize.pictures"),
     "draw_augmentations": "cnn_jax.visualize.augmentations",
     "draw_samples": "cnn_jax.visualize.samples",
-    "report_run": "cnn_jax.visualize.report",
 }
 
 __all__ = list(_PUBLIC)

@@ -6,29 +6,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from cnn_jax.evaluation import calibration_error, confusion_matrix, reliability
+from cnn_jax.evaluation import calibration_error, reliability
 from cnn_jax.visualize.figure import save
 
 TRAIN, TEST = "#4c78a8", "#e45756"
-
-
-def draw_run(
-    out: Path,
-    title: str,
-    records: Sequence[dict],
-    predictions: dict[str, np.ndarray],
-    pixels: Callable[[int], np.ndarray],
-    classes: Sequence[str],
-) -> None:
-    """Draws curves.png, confusion.png and mistakes.png into `out`.
-
-    `records` are those of metrics.jsonl, `predictions` those of evaluation.evaluate on the test
-    split, `pixels(index)` gives an image of it, (H, W, C) uint8.
-    """
-    draw_curves(records, out / "curves.png", title)
-    confusion = confusion_matrix(predictions["label"], predictions["guess"], len(classes))
-    draw_confusion(confusion, classes, out / "confusion.png", title)
-    draw_mistakes(predictions, pixels, classes, out / "mistakes.png", title)
 
 
 def plain(text: str) -> str:
@@ -36,20 +17,34 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def draw_curves(records: Sequence[dict], path: Path, title: str) -> None:
-    """Loss, accuracy and learning rate over epochs, from the records of a metrics.jsonl."""
+def draw_curves(
+    records: Sequence[dict],
+    path: Path,
+    title: str,
+    trained: tuple[str, str] = ("top1", "top-1"),
+    shown: tuple[str, str] = ("top1", "top-1"),
+) -> None:
+    """Loss, a figure and learning rate over epochs, from the records of a metrics.jsonl.
+
+    `trained` and `shown` are the figure's key and title in training and in tests, a share.
+    """
     train = [r for r in records if r["kind"] == "train"]
     test = [r for r in records if r["kind"] in ("test", "validation")]
     tested = test[0]["kind"] if test else "test"
     figure = Figure(figsize=(13, 4), layout="constrained")
     loss, accuracy, rate = figure.subplots(1, 3)
-    for axes, key, scale in ((loss, "loss", 1), (accuracy, "top1", 100)):
-        axes.plot([r["epoch"] for r in train], [scale * r[key] for r in train], color=TRAIN, label="train", alpha=0.8)
-        axes.plot([r["epoch"] for r in test], [scale * r[key] for r in test], color=TEST, label=tested, marker=".")
-        axes.legend()
+    kinds = {"train": [r for r in train if trained[0] in r], tested: [r for r in test if shown[0] in r]}
+    styles = {"train": {"color": TRAIN, "alpha": 0.8}, tested: {"color": TEST, "marker": "."}}
+    for kind, of in kinds.items():
+        key, told = trained if kind == "train" else shown
+        epochs, label = [r["epoch"] for r in of], kind if trained[1] == shown[1] else f"{kind}, {told}"
+        loss.plot(epochs, [r["loss"] for r in of], label=kind, **styles[kind])
+        accuracy.plot(epochs, [100 * r[key] for r in of], label=label, **styles[kind])
+    loss.legend()
+    accuracy.legend()
     loss.set(title="loss", ylabel="mean loss per image (nats)", yscale="log")
-    accuracy.set(title="accuracy", ylabel="top-1 accuracy (%)")
-    low = min([100 * r["top1"] for r in test] + [90.0])
+    accuracy.set(title=shown[1], ylabel=f"{shown[1]} (%)")
+    low = min([100 * r[shown[0]] for r in kinds[tested]] + [90.0])
     accuracy.set_ylim(max(0, low - 5), 100.5)
     rate.plot([r["epoch"] for r in train], [r["lr"] for r in train], color="#54a24b", label="learning rate")
     rate.set(title="learning rate", ylabel="learning rate")
@@ -57,7 +52,7 @@ def draw_curves(records: Sequence[dict], path: Path, title: str) -> None:
     for axes in (loss, accuracy, rate):
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-    last = f": {100 * test[-1]['top1']:.2f}% of {test[-1]['count']:,} {tested} images" if test else ""
+    last = f": {100 * test[-1][shown[0]]:.2f}% of {test[-1]['count']:,} {tested} images" if kinds[tested] else ""
     figure.suptitle(plain(title) + last)
     save(figure, path)
 
