@@ -1,6 +1,6 @@
 """A split of a data set by batches: which images (order), and how they come to the devices (engines)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Literal, NamedTuple
@@ -38,13 +38,17 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Loader:
-    """A data set, an engine and an order; `seeds` are the roots of the orders, more than one for seeds side by side."""
+    """A data set, an engine and an order; `seeds` are the roots of the orders, more than one for seeds side by side.
+
+    `order` gives the rows of an epoch from an image of it on, of (seed, epoch, offset); order.epoch_order if None.
+    """
 
     dataset: Dataset
     engine: Engine
     batch_size: int
     mesh: Mesh
     seeds: tuple[int, ...] = (0,)
+    order: Callable[..., np.ndarray] | None = None
 
     def __len__(self) -> int:
         """Images."""
@@ -96,7 +100,8 @@ class Loader:
         return self.engine.example((len(self.seeds), self.batch_size) if len(self.seeds) > 1 else (self.batch_size,))
 
     def _rows(self, epoch: int, offset: int = 0) -> np.ndarray:
-        orders = [order.epoch_order(seed, epoch, len(self), self.batch_size, offset) for seed in self.seeds]
+        usual = partial(order.epoch_order, size=len(self), batch_size=self.batch_size)
+        orders = [(self.order or usual)(seed, epoch, offset=offset) for seed in self.seeds]
         return np.stack(orders, 1) if len(orders) > 1 else orders[0]
 
     def _batches(self, rows: np.ndarray, mask: np.ndarray, epoch: int | None = None) -> Iterator[Batch]:

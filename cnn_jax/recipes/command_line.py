@@ -15,8 +15,9 @@ import tyro
 from cnn_jax import storage
 from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.recipes import DEFAULT_RECIPE, RECIPES, Recipe
+from cnn_jax.recipes.checks import check, check_range
 from cnn_jax.recipes.configuration import override, read_json
-from cnn_jax.recipes.recipe import ModelOptions, check, check_range
+from cnn_jax.recipes.recipe import ModelOptions
 from cnn_jax.tables import aligned
 
 PROG = "train.py"

@@ -8,7 +8,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cnn_jax import storage
 from cnn_jax.errors import UserError, did_you_mean
-from cnn_jax.recipes.recipe import ModelOptions, Recipe, check
+from cnn_jax.recipes.checks import check
+from cnn_jax.recipes.recipe import ModelOptions, Recipe
 
 LARGEST = 1e300  # of a number in a configuration; every field has a smaller bound of its own
 
