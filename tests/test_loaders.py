@@ -93,3 +93,8 @@ def test_what_is_begun_is_what_the_engine_is_asked_for_next(monkeypatch):
     list(train.epoch(2))
     list(train.every_image())
     assert begun == batches
+
+
+def test_a_set_whose_labels_the_task_does_not_learn_is_told():
+    with pytest.raises(UserError, match="composed_masks has labels for --task .*, and --task classify learns a class"):
+        opened(dataset="composed_masks")

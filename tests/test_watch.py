@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import cnn_jax.evaluation
 import train
 from cnn_jax import UserError
 from cnn_jax.data.dataset import Dataset
@@ -19,6 +18,7 @@ from cnn_jax.data.loaders import Loader
 from cnn_jax.data.order import epoch_order
 from cnn_jax.errors import BadData
 from cnn_jax.recipes.command_line import parse
+from cnn_jax.tasks import classify
 from cnn_jax.training import compiled, watch
 from cnn_jax.training.checkpoint import Checkpoints
 from cnn_jax.training.logs import RunLog, read_metrics
@@ -195,8 +195,8 @@ def test_the_record_of_a_step_is_there_before_it_is_saved(seen, tmp_path, monkey
 
 def test_a_test_loss_that_is_not_finite_ends_the_run_which_then_goes_on(seen, tmp_path, monkeypatch, capsys):
     """With the same test before it, the advice of a lower rate would be of no use."""
-    summarize, found = cnn_jax.evaluation.summarize, iter([float("nan"), 1.0, float("nan")])
-    monkeypatch.setattr(cnn_jax.evaluation, "summarize", lambda told: summarize(told) | {"test_loss": next(found)})
+    summarize, found = classify.summarize, iter([float("nan"), 1.0, float("nan")])
+    monkeypatch.setattr(classify, "summarize", lambda told: summarize(told) | {"test_loss": next(found)})
     told = "the test loss after step 5 was not finite; a lower --optimizer.lr may help, also with --resume --allow-cha"
     with pytest.raises(UserError, match=told):
         run(tmp_path)

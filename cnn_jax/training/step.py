@@ -19,6 +19,7 @@ from cnn_jax.training.program import Program
 from cnn_jax.training.state import TrainState
 
 METRICS = ("loss", "figure", "grad_norm", "lr", "skipped")  # what a step tells, in the order of `told`
+RANKS = {"class": 1, "captions": 3, "mask": 3}  # of labels, by their kind
 MUTABLE = ["batch_stats", "aux_logits"]
 
 
@@ -47,7 +48,7 @@ def train_step(program: Program, state: TrainState, batch: Batch) -> tuple[Train
     Raises (while it is traced):
       UserError: arrays of another rank or type, or images with the channels first.
     """
-    _check(batch)
+    _check(batch, RANKS[program.task.labels])
     config, accumulate = program.config, program.config.optimizer.accumulate
     key = jax.random.fold_in(state.key, state.step)
 
@@ -149,7 +150,7 @@ def _is_norm(tree: Any) -> bool:
     return isinstance(tree, dict) and set(tree) == {"mean", "var"}
 
 
-def _check(batch: Batch) -> None:
+def _check(batch: Batch, rank: int) -> None:
     images, labels = batch["image"], batch["label"]
     given = f"not {images.dtype} {images.shape}"
     if images.ndim != 4:
@@ -158,5 +159,6 @@ def _check(batch: Batch) -> None:
         raise UserError(f"a batch's images must have their channels last, (B, H, W, C), {given}")
     if images.dtype != jnp.uint8:
         raise UserError(f"a batch's images must be uint8, 0 to 255, {given}")
-    if labels.shape[:1] != images.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise UserError(f"a batch's labels must be integers ({len(images)}, ...), not {labels.dtype} {labels.shape}")
+    if labels.shape[:1] != images.shape[:1] or labels.ndim != rank or not jnp.issubdtype(labels.dtype, jnp.integer):
+        right = f"({len(images)},{' ..., ...' * (rank == 3)})"
+        raise UserError(f"a batch's labels must be integers {right}, not {labels.dtype} {labels.shape}")
