@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # the same as _PUBLIC, for editors and type checkers
     from cnn_jax.recipes import RECIPES as RECIPES
     from cnn_jax.recipes import Recipe as Recipe
     from cnn_jax.training.checkpoint import load_variables as load_variables
+    from cnn_jax.training.trained import load_run as load_run
     from cnn_jax.weights import export_state_dict as export_state_dict
     from cnn_jax.weights import import_state_dict as import_state_dict
     from cnn_jax.weights import load_pretrained as load_pretrained
@@ -58,11 +59,12 @@ _PUBLIC = {
     "save_pretrained": "cnn_jax.weights",
     "weight_card": "cnn_jax.weights",
     "load_variables": "cnn_jax.training.checkpoint",
+    "load_run": "cnn_jax.training.trained",
     "RECIPES": "cnn_jax.recipes",
     "Recipe": "cnn_jax.recipes",
 }
 
-_ROOMS = ("data", "evaluation", "export", "layers", "models", "recipes", "training", "visualize", "weights")
+_ROOMS = ("data", "evaluation", "export", "layers", "models", "recipes", "tasks", "training", "visualize", "weights")
 
 __all__ = list(_PUBLIC)
 

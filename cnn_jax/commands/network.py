@@ -8,22 +8,15 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-from flax.traverse_util import flatten_dict
 
-from cnn_jax import storage
-from cnn_jax.data import open_dataset
 from cnn_jax.data.imagenet import NAMES
 from cnn_jax.errors import UserError
-from cnn_jax.models import create_model, list_models, model_info
+from cnn_jax.models import create_model, list_models
 from cnn_jax.models.card import ModelInfo
 from cnn_jax.prediction import class_names
 from cnn_jax.preprocessing import Preprocess, network_named, preprocess
 from cnn_jax.recipes import Recipe
-from cnn_jax.recipes.configuration import override, read_json
-from cnn_jax.training.checkpoint import load_variables
-from cnn_jax.training.program import network_options
-from cnn_jax.training.run_folder import DATASET
+from cnn_jax.training.trained import ends, load_run
 from cnn_jax.weights import WeightCard, import_state_dict, load_pretrained, read_state_dict, weight_card
 
 SUFFIXES = (".pth", ".pt", ".th", ".bin", ".npz", ".safetensors")
@@ -76,7 +69,7 @@ def open_network(name: str, weights: str | None, **seen: Any) -> Network:
     of = weight_card(name) if network is None else _under_its_name(weights, network)
     name = of.name if isinstance(of, ModelInfo) else of.model
     variables = import_state_dict(name, read_state_dict(weights))
-    channels, classes = _ends(name, variables)
+    channels, classes = ends(name, variables)
     names = class_names(of)
     return Network(
         name,
@@ -106,57 +99,17 @@ def open_run(folder: str | Path, which: Literal["best", "latest"], **seen: Any) 
     Raises:
       UserError: no such run, or one of several seeds.
     """
-    config = read_run(folder)
-    if config.seeds > 1:
-        raise UserError(f"the run in {folder} trained {config.seeds} seeds side by side; its summary.json has each")
-    classes, shape = _images_of(folder, config)
-    variables = load_variables(folder, which)
-    channels, count = _ends(config.model, variables)
-    options = {"dtype": jnp.dtype(config.dtype)} | network_options(config)
+    model, variables, task, classes, shape = load_run(folder, which)
+    config = task.config
+    if config.task != "classify":
+        told = f"the run in {folder} learned to {config.task}, and this is for classes of images"
+        raise UserError(f"{told}; cnn_jax.load_run opens it in Python")
     size = seen.pop("image_size", None) or config.image_size
-    made = preprocess(config.model, channels=channels, image_size=size, **seen)
+    made = preprocess(config.model, channels=task.channels, image_size=size, **seen)
     if shape[0] and shape[1] and seen.get("resize") is None and seen.get("crop") is None:
         made = replace(made, resize=min(shape[0], shape[1], *made.size))
-    model = create_model(config.model, num_classes=count, **options)
-    return Network(config.model, str(folder), model, variables, count, classes, made), config
-
-
-def _images_of(folder: str | Path, config: Recipe) -> tuple[tuple[str, ...], tuple[int | None, ...]]:
-    """What the classes of a run's data set are called, ImageNet's by their names, and the shape of its images."""
-    path = storage.place(folder) / DATASET
-    with storage.telling(f"cannot read {path}"):
-        described = path.exists()
-    if described:
-        values = read_json(path)
-        names, shape = values["classes"], values["shape"]
-    else:  # of a run that was made before runs described it
-        dataset = open_dataset(config.dataset, config.test_split, config.data_dir)
-        names, shape = dataset.classes, dataset.shape
-    return tuple(NAMES.get(name, name) for name in names), tuple(shape)
-
-
-def _ends(name: str, variables: dict) -> tuple[int, int]:
-    """How many channels images have for these variables, and how many classes there are."""
-    shapes = {path: values.shape for path, values in flatten_dict(variables["params"]).items()}
-    first = (*model_info(name).structure.layers[0].path.split("/"), "kernel")
-    classes = next((shape[-1] for path, shape in shapes.items() if "head" in path), model_info(name).num_classes)
-    return shapes[first][2], classes
-
-
-def read_run(folder: str | Path) -> Recipe:
-    """The configuration of a run, from its config.json.
-
-    Raises:
-      UserError: there is none, or it is not one.
-    """
-    path = storage.place(folder) / "config.json"
-    values = read_json(path)
-    for key in ("recipe", "data"):  # where the values came from, and what the images were
-        values.pop(key, None)
-    try:
-        return override(Recipe(model=""), values)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    named = tuple(NAMES.get(name, name) for name in classes)  # ImageNet's by their names
+    return Network(config.model, str(folder), model, variables, task.classes, named, made), config
 
 
 @contextlib.contextmanager
