@@ -10,6 +10,8 @@
     cnn-jax export resnet50.tv_in1k --format onnx    a network with its weights, for other programs
     cnn-jax prepare fashion_mnist     a TFDS data set, fetched or made of files that are here
     cnn-jax inspect fashion_mnist     what is in a data set, and a picture of it
+    cnn-jax doctor               whether this machine is set up as it should be
+    cnn-jax completion bash      what makes a shell complete all this
 
 Exit codes: 0 done; 1 some images could not be read; 2 a mistake, told in one line; 130 after Ctrl-C.
 """
@@ -24,6 +26,17 @@ from typing import NoReturn
 from cnn_jax.errors import UserError, of_system
 from cnn_jax.platform import ask_for_huge_pages
 from cnn_jax.tables import aligned
+
+GREETING = """cnn_jax: the classic convolutional networks in JAX. Five things to try:
+
+  cnn-jax list 'res*'               which networks there are, how large, how good
+  cnn-jax summary resnet50          one of them, layer by layer
+  python train.py                   LeNet-5 learns 5,000 digits that are in the package, half a minute on a laptop
+  cnn-jax predict PHOTO.jpg --model resnet50.tv_in1k    what is on a photograph
+  cnn-jax doctor                    whether this machine is set up as it should be
+
+cnn-jax --help shows all commands, cnn-jax COMMAND --help their options. Where uv made the environment,
+`uv run` goes in front."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -226,6 +239,20 @@ def inspect_command(**options) -> str:
     return inspect(**options)
 
 
+def doctor_command() -> Iterator[str]:
+    """What commands.doctor says."""
+    from cnn_jax.commands.doctor import doctor
+
+    return doctor()
+
+
+def completion_command(shell: str) -> str:
+    """A script for the shell, which completes commands, options and the names of networks."""
+    import shtab
+
+    return shtab.complete(_parser(), shell)
+
+
 def _numbers(values: Sequence[float]) -> str:
     return " ".join(f"{value:.4g}" for value in values)
 
@@ -367,11 +394,21 @@ def _parser() -> _Parser:
     look.add_argument("--limit", type=_positive, metavar="IMAGES", help="look at so many, evenly spaced")
     look.add_argument("--out", type=Path, metavar="FILE.png", help="the picture; inspect-NAME.png if not given")
     look.set_defaults(run=inspect_command)
+    check = commands.add_parser("doctor", help="devices, versions, folders, and a convolution against NumPy")
+    check.set_defaults(run=doctor_command)
+    complete = commands.add_parser("completion", help="a script that makes a shell complete commands and options")
+    complete.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    complete.epilog = 'bash: eval "$(cnn-jax completion bash)" in ~/.bashrc; zsh: the same in ~/.zshrc'
+    complete.set_defaults(run=completion_command)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; what it says goes to stdout, a mistake to stderr."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv:
+        print(GREETING)
+        return 0
     try:
         options = vars(_parser().parse_args(argv))
         run = options.pop("run")

@@ -1,5 +1,8 @@
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -75,7 +78,7 @@ def test_summary_takes_another_size_and_stem(capsys):
         (("summary", "resnet18", "--image-size", "²"), "must be a positive whole number"),
         (("info", "resnet18", "a\nb"), "unrecognized arguments: a b"),
         (("fly",), "invalid choice: 'fly'"),
-        ((), "the following arguments are required: COMMAND"),
+        (("completion", "fish"), "invalid choice: 'fish'"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(capsys, argv, line):
@@ -102,3 +105,24 @@ def test_every_card_can_be_shown(capsys):
     for name in list_models("lenet*"):
         assert run(capsys, "info", name)[0] == 0
         assert model_info(name).summary in run(capsys, "info", name)[1]
+
+
+def test_without_arguments_it_says_what_to_try(capsys):
+    code, out, err = run(capsys)
+    assert (code, err) == (0, "") and len(re.findall(r"^  (cnn-jax|python) ", out, re.MULTILINE)) == 5
+    offered = set(re.findall(r"^  cnn-jax (\w+)", out, re.MULTILINE))
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert offered <= set(re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE))
+
+
+def test_bash_completes_commands():
+    script = """
+    eval "$(python -m cnn_jax.cli completion bash)"
+    COMP_WORDS=(cnn-jax pre); COMP_CWORD=1
+    $(complete -p cnn-jax | sed 's/.*-F \\([^ ]*\\) .*/\\1/')
+    echo "${COMPREPLY[@]}"
+    """
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=os.environ | {"PATH": path})
+    assert done.stdout.split() == ["predict", "prepare"], done.stderr
