@@ -149,3 +149,10 @@ def test_a_process_starts_anew_once_where_large_pages_are_to_be_asked_for(tmp_pa
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["start"] * starts + [f"{then} ['a b', '--c']"]
+
+
+@pytest.mark.parametrize("version", ["0.7.2", "0.8.1"])
+def test_a_jaxlib_that_does_not_know_the_flag_is_not_given_it(version, monkeypatch):
+    """XLA ends the process at a flag that it does not know; Colab had jaxlib 0.7.2 in August 2026."""
+    monkeypatch.setattr(platform.metadata, "version", lambda name: version)
+    assert always() == {}
