@@ -39,7 +39,7 @@ def machine() -> dict[str, Any]:
 def command_line(description: str) -> argparse.ArgumentParser:
     """One with --out, for a benchmark that `write`s."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of both files")
+    made.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks", help="folder of both files")
     return made
 
 

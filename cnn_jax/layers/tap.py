@@ -42,7 +42,7 @@ def auxiliary(head: nn.Module, logits: jax.Array) -> jax.Array:
     """Returns the logits (B, num_classes) of an auxiliary head and offers them to whoever asks for "aux_logits".
 
     `model.apply(variables, images, train=True, mutable=["batch_stats", "aux_logits"], ...)` gives them as
-    ["aux_logits"][name of the head]["logits"]; `init` does not.
+    `["aux_logits"][name of the head]["logits"]`; `init` does not.
     """
     if not head.is_initializing():
         head.sow("aux_logits", "logits", logits, init_fn=lambda: None, reduce_fn=lambda _, new: new)
