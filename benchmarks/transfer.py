@@ -7,7 +7,8 @@ A CIFAR ResNet-20 learns the first five classes of Fashion-MNIST, once a seed, t
 other five (the similar task) or the ten digits of mnist_5k (the different one): from scratch, by a linear probe on
 fixed features, by its last stage, as a whole at one rate and at rates that fall by 0.7 from layer to layer, and as
 Keras's guide advises, the head first and then everything at 1e-5 with its running statistics kept. Each is a run of
-train.py of about so many steps of 64 images, but the probe, which is solved. Figures are top-1 in percent on all test
+train.py of about so many steps of 64 images, which are mirrored and not distorted otherwise, but the probe, which is
+solved. Rates were chosen from two or three each with seed 0 and 20 images. Figures are top-1 in percent on all test
 images of the task, mean and standard deviation over seeds; a run that is in DIR/transfer is not made again.
 """
 
@@ -25,10 +26,14 @@ from benchmarks.report import command_line, write
 
 MODEL, BATCH, PARTS = "resnet20_cifar", 64, 5
 EPOCH = 50  # steps, at least
+PLAIN = (
+    "--augment.flip",
+    *(w for name in ("rotate", "translate", "scale", "shear") for w in (f"--augment.{name}", "0")),
+)
 FINETUNED = {
-    "last stage": ("--freeze-until", "stage3"),
-    "whole": (),
-    "whole, rates falling": ("--optimizer.layer-decay", "0.7"),
+    "last stage": ("--freeze-until", "stage3", "--optimizer.lr", "0.05"),
+    "whole": ("--optimizer.lr", "0.02"),
+    "whole, rates falling": ("--optimizer.layer-decay", "0.7", "--optimizer.lr", "0.05"),
 }
 KERAS = "head, then whole at 1e-5"
 METHODS = ("scratch", "linear probe", *FINETUNED, KERAS)
@@ -127,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
                 file = folder / f"{task}-{count}.npz"
                 with np.load(file) as data:
                     epochs = str(max(1, round(options.steps / (len(data["y_train"]) // BATCH))))
-                common = ("--recipe", "finetune", "--model", MODEL, "--seed", str(seed), "--dataset", str(file))
+                common = ("--recipe", "finetune", "--model", MODEL, "--seed", str(seed), "--dataset", str(file), *PLAIN)
                 begun = (*common, "--epochs", epochs, "--start", str(start))
 
                 def run(method: str, *more: str) -> float:
@@ -136,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
                 rates = {"scratch": run("scratch", *common, "--epochs", epochs, "--optimizer.lr", "0.05")}
                 rates["linear probe"] = probed(start, file)
                 rates |= {method: run(method, *begun, *more) for method, more in FINETUNED.items()}
-                run("head", *begun, "--freeze-until", "head")
+                run("head", *begun, "--freeze-until", "head", "--optimizer.lr", "0.5")
                 slow = ("--optimizer.kind", "adamw", "--optimizer.lr", "1e-5", "--freeze-norms")
                 head = folder / f"{task}-{count}-{seed}-head"
                 rates[KERAS] = run("keras", *common, "--epochs", epochs, "--start", str(head), *slow)
