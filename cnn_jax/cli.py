@@ -6,6 +6,8 @@
     cnn-jax fit resnet50 --batch 256    what memory a training step takes, and the largest batch
     cnn-jax predict PHOTO.jpg DIR/ --model resnet50.tv_in1k    what is on photographs
     cnn-jax evaluate resnet50.tv_in1k --dataset NAME    accuracy, likelihood and calibration
+    cnn-jax visualize gradcam PHOTO.jpg --model resnet50.tv_in1k --target tabby    what a network looks at
+    cnn-jax compare RUN RUN      curves of several runs in one picture
     cnn-jax push hf://user/birds --run DIR    weights as timm has them, on the Hub or in a folder
     cnn-jax export resnet50.tv_in1k --format onnx    a network with its weights, for other programs
     cnn-jax prepare fashion_mnist     a TFDS data set, fetched or made of files that are here
@@ -23,6 +25,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from cnn_jax.commands.compare import add_compare
+from cnn_jax.commands.visualize import add_visualize
 from cnn_jax.errors import UserError, of_system
 from cnn_jax.platform import ask_for_huge_pages
 from cnn_jax.tables import aligned
@@ -354,6 +358,8 @@ def _parser() -> _Parser:
     fit.add_argument("--memory", type=_gibibytes, metavar="GIB", help="of a device; this machine's if not given")
     fit.set_defaults(run=fit_command)
     _add_predict(commands)
+    add_visualize(commands)
+    add_compare(commands)
     _add_push(commands)
     test = commands.add_parser("evaluate", help="accuracy, likelihood and calibration on a data set")
     test.add_argument("name", help="published weights, such as resnet50.tv_in1k, or a network")
@@ -434,7 +440,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """The installed command."""
-    if sys.argv[1:2] in (["evaluate"], ["predict"]):  # which computes for long
+    if sys.argv[1:2] in (["evaluate"], ["predict"], ["visualize"]):  # which computes for long
         ask_for_huge_pages()
     code = main()
     if "jax" in sys.modules:

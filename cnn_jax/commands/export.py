@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cnn_jax import storage
-from cnn_jax.commands.network import open_network, open_run
+from cnn_jax.commands.network import open_source
 from cnn_jax.export import Format, export_network
 
 
@@ -12,19 +12,13 @@ def export_command(
 ) -> str:
     """What export_network says of a network, in `out` or exported-SOURCE.
 
-    `source` is a run's folder, of which the best checkpoint is taken, or with `weights` what open_network takes.
+    `source` and `weights` are open_source's.
 
     Raises:
       UserError: no such run or weights; as export_network.
     """
-    folder = storage.place(source)
-    with storage.telling(f"cannot read {folder}"):
-        is_run = weights is None and (folder / "config.json").exists() and (folder / "checkpoints").exists()
-    if is_run:
-        network, _ = open_run(source, "best", image_size=image_size)
-    else:
-        network = open_network(source, weights, image_size=image_size)
-    out = out or Path(f"exported-{folder.name}")
+    network = open_source(source, weights, image_size=image_size)
+    out = out or Path(f"exported-{storage.place(source).name}")
     return export_network(
         network.name, network.model, network.variables, out, format, seen=network.seen, classes=network.classes
     )

@@ -90,6 +90,18 @@ def _under_its_name(weights: str, network: ModelInfo) -> WeightCard | ModelInfo:
     return network
 
 
+def open_source(source: str, weights: str | None, **seen: Any) -> Network:
+    """A run of train.py by its folder, of which the best checkpoint is taken, or what open_network takes.
+
+    Raises:
+      UserError: no such run or weights.
+    """
+    folder = storage.place(source)
+    with storage.telling(f"cannot read {folder}"):
+        is_run = weights is None and (folder / "config.json").exists() and (folder / "checkpoints").exists()
+    return open_run(source, "best", **seen)[0] if is_run else open_network(source, weights, **seen)
+
+
 def open_run(folder: str | Path, which: Literal["best", "latest"], **seen: Any) -> tuple[Network, Recipe]:
     """The network that a run of train.py has trained, `which` of its checkpoints, and its recipe.
 

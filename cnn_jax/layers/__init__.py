@@ -19,7 +19,7 @@ from cnn_jax.layers.conv import Conv, same_padding
 from cnn_jax.layers.lowered import lowering
 from cnn_jax.layers.norm import BatchNorm, LocalResponseNorm
 from cnn_jax.layers.pool import adaptive_avg_pool, avg_pool, global_avg_pool, global_pool, max_pool
-from cnn_jax.layers.tap import auxiliary, taken, tap
+from cnn_jax.layers.tap import auxiliary, perturbed, taken, tap
 
 __all__ = [
     "BatchNorm",
@@ -45,6 +45,7 @@ __all__ = [
     "last_norm",
     "lowering",
     "max_pool",
+    "perturbed",
     "same_padding",
     "squeeze_excite",
     "stage_strides",

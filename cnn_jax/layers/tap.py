@@ -1,7 +1,7 @@
 """Names for activations."""
 
 import operator
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 
 _TAKEN: ContextVar[dict[str, jax.Array] | None] = ContextVar("taken", default=None)
+_ADDED: ContextVar[Mapping[str, jax.Array] | None] = ContextVar("added", default=None)
 
 
 def tap(module: nn.Module, name: str, x: jax.Array) -> jax.Array:
@@ -18,6 +19,8 @@ def tap(module: nn.Module, name: str, x: jax.Array) -> jax.Array:
     (logits, {"intermediates": {"taps": {name: x, ...}}}). Without `mutable` it costs nothing: no
     copy is kept and XLA sees no trace of it. A tap may bear the name of a layer.
     """
+    if (added := _ADDED.get()) is not None and name in added:
+        x = x + added[name]
     if (taps := _TAKEN.get()) is not None:
         taps[name] = x
     module.sow("intermediates", "taps", {name: x}, init_fn=dict, reduce_fn=operator.or_)
@@ -36,6 +39,19 @@ def taken() -> Generator[dict[str, jax.Array]]:
         yield taps
     finally:
         _TAKEN.reset(token)
+
+
+@contextmanager
+def perturbed(added: Mapping[str, jax.Array]) -> Generator[None]:
+    """Adds arrays to taps of the networks that are called inside, by name: zeros, to differentiate by what they meet.
+
+    `with perturbed({"stage4": zeros}): logits = model.apply(variables, images, train=False)`
+    """
+    token = _ADDED.set(added)
+    try:
+        yield
+    finally:
+        _ADDED.reset(token)
 
 
 def auxiliary(head: nn.Module, logits: jax.Array) -> jax.Array:

@@ -1,14 +1,25 @@
-"""Pictures of a run, of what a network got wrong and of a data set. Needs matplotlib (the `viz` extra).
+"""What a network looks at, and pictures: of that, of runs, of what a network got wrong, of a data set.
 
-The names load on first use: a picture of a data set costs no JAX.
+Pictures need matplotlib (the `viz` extra). The names load on first use: a picture of a data set costs no JAX.
 """
 
 import importlib
 import importlib.util
 
 _PICTURES = ("draw_confusion", "draw_curves", "draw_mistakes", "draw_reliability")
+_GRADIENTS = ("deconvnet", "guided_backprop", "input_gradient", "integrated_gradients", "saliency")
+_CAMS = ("gradcam", "gradcam_plus_plus", "layercam")
+_PERTURBATIONS = ("deletion", "insertion", "occlusion")
+_OWN_IMAGES = ("activation_maximization", "first_filters")
+_PANELS = ("as_picture", "draw_panels", "overlay", "tiles")
 _PUBLIC = {
     **dict.fromkeys(_PICTURES, "cnn_jax.visualize.pictures"),
+    **dict.fromkeys(_GRADIENTS, "cnn_jax.visualize.gradients"),
+    **dict.fromkeys(_CAMS, "cnn_jax.visualize.cam"),
+    **dict.fromkeys(_PERTURBATIONS, "cnn_jax.visualize.perturbations"),
+    **dict.fromkeys(_OWN_IMAGES, "cnn_jax.visualize.maximisation"),
+    **dict.fromkeys(_PANELS, "cnn_jax.visualize.panels"),
+    "draw_comparison": "cnn_jax.visualize.comparison",
     "draw_augmentations": "cnn_jax.visualize.augmentations",
     "draw_samples": "cnn_jax.visualize.samples",
 }

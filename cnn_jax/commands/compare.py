@@ -1,0 +1,51 @@
+"""`cnn-jax compare`: the curves of several runs in one picture, and a line on each."""
+
+from pathlib import Path
+from typing import Any
+
+from cnn_jax.errors import UserError
+
+
+def add_compare(commands: Any) -> None:
+    """The options of the command."""
+    look = commands.add_parser("compare", help="the curves of several runs in one picture")
+    look.add_argument("runs", nargs="+", metavar="RUN", help="folders that train.py left, also on gs://")
+    look.add_argument("--out", type=Path, default=Path("compare.png"), metavar="FILE.png")
+    look.set_defaults(run=compare_command)
+
+
+def compare_command(*, runs: list[str], out: Path) -> str:
+    """Draws loss and accuracy of the runs; a table of them and where the picture is.
+
+    A run that has not ended is drawn as far as it has come.
+
+    Raises:
+      UserError: no such run, or none of its epochs is tested yet; the same one twice.
+    """
+    from cnn_jax import storage
+    from cnn_jax.commands.network import read_run
+    from cnn_jax.tables import aligned
+    from cnn_jax.training.logs import read_metrics
+    from cnn_jax.visualize import can_draw
+
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out is the name of a picture, such as {out.stem}.png, not {out}")
+    if len(set(runs)) < len(runs):
+        raise UserError("a run is named twice")
+    rows: list[tuple] = [("run", "model", "data set", "epochs", "best top-1 %", "last top-1 %")]
+    curves = {}
+    for folder in runs:
+        config, path = read_run(folder), storage.place(folder) / "metrics.jsonl"
+        with storage.telling(f"cannot read {path}"):
+            records = read_metrics(path)
+        tested = [100 * record["top1"] for record in records if record["kind"] in ("test", "validation")]
+        if not tested:
+            raise UserError(f"{folder} has no tested epoch yet")
+        curves[folder] = records
+        rows.append((folder, config.model, config.dataset, len(tested), f"{max(tested):.2f}", f"{tested[-1]:.2f}"))
+    if not can_draw():
+        return f"{aligned(rows)}\nno picture (pip install matplotlib)"
+    from cnn_jax.visualize import draw_comparison
+
+    draw_comparison(curves, out)
+    return f"{aligned(rows)}\n{out}"
