@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from quick_jit import quick_init
 
-from cnn_jax.layers import taken, tap
+from cnn_jax.layers import perturbed, taken, tap
 
 
 class Net(nn.Module):
@@ -54,3 +54,14 @@ def test_a_module_takes_the_taps_of_its_backbone():
     expected = (X @ hidden["kernel"] + hidden["bias"]) @ one["kernel"] + one["bias"]
     # Two products of five and three values each: rounding alone.
     np.testing.assert_allclose(Around(Net()).apply(variables, X), expected, rtol=1e-5)
+
+
+def test_what_is_added_to_a_tap_goes_on_from_there_and_ends_with_the_context():
+    bare = Net().apply(VARIABLES, X)
+    with perturbed({"hidden": jnp.ones((1, 1)), "elsewhere": jnp.zeros(7)}):
+        moved, state = Net().apply(VARIABLES, X, mutable=["intermediates"])
+    two = VARIABLES["params"]["two"]["kernel"]
+    np.testing.assert_allclose(moved, bare + two.sum(0), rtol=1e-5)
+    assert (Net().apply(VARIABLES, X) == bare).all()
+    own = Net().apply(VARIABLES, X, mutable=["intermediates"])[1]["intermediates"]["taps"]["hidden"]
+    np.testing.assert_allclose(state["intermediates"]["taps"]["hidden"], own + 1, rtol=1e-6)

@@ -24,7 +24,7 @@ def activation_maximization(
     *,
     layer: str | None = None,
     steps: int = 256,
-    decay: float = 1e-3,
+    decay: float = 1e-2,
     jitter: int = 4,
     key: jax.Array | None = None,
 ) -> jax.Array:

@@ -22,11 +22,9 @@ def overlay(pixels: np.ndarray, attribution: np.ndarray) -> np.ndarray:
     """
     grey = pixels.mean(-1, keepdims=True) / 255
     scaled = _scaled(np.asarray(attribution))
-    if scaled.min() < 0:
-        colors = matplotlib.colormaps["RdBu_r"]((scaled + 1) / 2)[..., :3]
-    else:
-        colors = matplotlib.colormaps["inferno"](scaled)[..., :3]
-    weight = np.abs(scaled)[..., None] ** 0.5 * 0.85
+    signed = scaled.min() < 0
+    colors = matplotlib.colormaps["bwr" if signed else "inferno"]((scaled + 1) / 2 if signed else scaled)[..., :3]
+    weight = 0.85 * np.abs(scaled)[..., None] ** (1 if signed else 0.5)
     return _whole(255 * ((1 - weight) * (0.25 + 0.75 * grey) + weight * colors))
 
 
@@ -51,9 +49,12 @@ def draw_panels(panels: Mapping[str, np.ndarray], path: Path, title: str = "", c
     """Draws a PNG with each picture (H, W, C) uint8 under its name, row by row."""
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(3 * columns, 3.2 * rows + 0.3), layout="constrained")
-    figure.suptitle(title, fontsize=10, parse_math=False)
-    cells = np.ravel(figure.subplots(rows, columns))
+    aspects = [pixels.shape[0] / pixels.shape[1] for pixels in panels.values()]
+    heights = [3 * max(aspects[row * columns :][:columns]) + 0.25 for row in range(rows)]  # inches, with the name
+    figure = Figure(figsize=(3 * columns, sum(heights) + 0.3 * bool(title)), layout="constrained")
+    if title:
+        figure.suptitle(title, fontsize=10, parse_math=False)
+    cells = np.ravel(figure.subplots(rows, columns, height_ratios=heights))
     for axes in cells:
         axes.set_axis_off()
     for axes, (name, pixels) in zip(cells, panels.items(), strict=False):

@@ -73,7 +73,7 @@ def _rewritten(value: Any, rule: Rule) -> Any:
 
 
 def _changed(equation: JaxprEqn, rule: Rule) -> JaxprEqn:
-    if top := _top(equation):
+    if (top := _top(equation)) and equation.outvars:  # a scan leaves some without
         (own,) = jax.make_jaxpr(partial(_rectified, rule, top))(equation.invars[0].aval).eqns
         return own.replace(invars=equation.invars, outvars=equation.outvars)
     if not _holds(equation):
