@@ -77,3 +77,12 @@ def test_mistakes_are_one_line_and_exit_code_2(capsys, whole, tmp_path):
     ):
         code, (out, err) = main(["compare", *map(str, argv)]), capsys.readouterr()
         assert (code, out) == (2, "") and line in err and err.count("\n") == 1, err
+
+
+def test_runs_of_several_tasks_have_no_figure_in_common(capsys, whole, tmp_path):
+    config = json.loads((whole[0] / "config.json").read_text())
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text(json.dumps(config | {"task": "embed"}))
+    assert main(["compare", str(whole[0]), str(other)]) == 2
+    assert "they learned to classify and to embed" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 
+from cnn_jax import storage
 from cnn_jax.data.imagenet import NAMES
 from cnn_jax.errors import UserError
 from cnn_jax.models import create_model, list_models
