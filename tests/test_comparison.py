@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,10 +80,15 @@ def test_mistakes_are_one_line_and_exit_code_2(capsys, whole, tmp_path):
         assert (code, out) == (2, "") and line in err and err.count("\n") == 1, err
 
 
-def test_runs_of_several_tasks_have_no_figure_in_common(capsys, whole, tmp_path):
-    config = json.loads((whole[0] / "config.json").read_text())
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "config.json").write_text(json.dumps(config | {"task": "embed"}))
-    assert main(["compare", str(whole[0]), str(other)]) == 2
-    assert "they learned to classify and to embed" in capsys.readouterr().err
+def test_another_figure_than_accuracy_is_drawn_where_tests_tell_it(tmp_path, figures):
+    told = {"kind": "test", "epoch": 1, "loss": 1.5, "recall": 0.4}
+    draw_comparison({"a": [record("train", 1, 2.0, 0.1), told]}, tmp_path / "a.png", shown=("recall", "recall@1"))
+    _, figure = figures[0].axes
+    assert [list(line.get_ydata()) for line in figure.lines] == [[10.0], [40.0]]
+    assert figure.get_title() == "recall@1 (pale: top-1 in training)"
+
+
+def test_runs_of_several_tasks_have_no_figure_in_common(capsys, monkeypatch):
+    monkeypatch.setattr("cnn_jax.training.trained.read_run", lambda task: SimpleNamespace(task=task))
+    assert main(["compare", "classify", "embed"]) == 2
+    assert "no figure in common: they learned to classify and to embed" in capsys.readouterr().err
