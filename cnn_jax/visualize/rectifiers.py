@@ -20,8 +20,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 Rule = Literal["gradient", "guided", "deconvnet"]
 
 TOPS = {"relu": math.inf, "relu6": 6.0}
-WHOLE = ("hard_sigmoid", "hard_silu", "hard_tanh")  # made with relu6, but no rectifiers
-JITS = ("jit", "pjit")  # one thing; its name before jax 0.7
+WHOLE = ("hard_sigmoid", "hard_silu")  # made with relu6, but no rectifiers
 
 
 def with_rule(function: Callable, rule: Rule) -> Callable:
@@ -73,7 +72,7 @@ def _rewritten(value: Any, rule: Rule) -> Any:
 
 
 def _changed(equation: JaxprEqn, rule: Rule) -> JaxprEqn:
-    if (top := _top(equation)) and equation.outvars:  # a scan leaves some without
+    if (top := _top(equation)) and len(equation.invars) == 1:  # a scan leaves some that compute nothing
         (own,) = jax.make_jaxpr(partial(_rectified, rule, top))(equation.invars[0].aval).eqns
         return own.replace(invars=equation.invars, outvars=equation.outvars)
     if not _holds(equation):
@@ -84,7 +83,7 @@ def _changed(equation: JaxprEqn, rule: Rule) -> JaxprEqn:
 def _top(equation: JaxprEqn) -> float | None:
     """Where the rectifier that an equation is ends; None for all other equations."""
     name = equation.primitive.name
-    if name in JITS:
+    if name == "jit":
         return TOPS.get(equation.params["name"])
     if name == "custom_jvp_call" and len(body := equation.params["call_jaxpr"].eqns) == 1:
         return _top(body[0])
@@ -94,7 +93,7 @@ def _top(equation: JaxprEqn) -> float | None:
 def _holds(equation: JaxprEqn) -> bool:
     """Whether an equation has a rectifier inside that is to be changed. What has derivatives of its own keeps them."""
     name = equation.primitive.name
-    if name.startswith("custom_") or (name in JITS and equation.params["name"] in WHOLE):
+    if name.startswith("custom_") or (name == "jit" and equation.params["name"] in WHOLE):
         return False
     inside = (each for value in equation.params.values() for inner in _programs(value) for each in inner.eqns)
     return any(_top(each) or _holds(each) for each in inside)
