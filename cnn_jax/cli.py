@@ -12,6 +12,7 @@
     cnn-jax export resnet50.tv_in1k --format onnx    a network with its weights, for other programs
     cnn-jax prepare fashion_mnist     a TFDS data set, fetched or made of files that are here
     cnn-jax inspect fashion_mnist     what is in a data set, and a picture of it
+    cnn-jax demo --run DIR       a page to draw on or drop an image at
     cnn-jax doctor               whether this machine is set up as it should be
     cnn-jax completion bash      what makes a shell complete all this
 
@@ -250,6 +251,15 @@ def doctor_command() -> Iterator[str]:
     return doctor()
 
 
+def demo_command(**options) -> str:
+    """Serves the page of commands.demo until Ctrl-C."""
+    from cnn_jax.commands.demo import demo_command
+    from cnn_jax.compilation import keep_programs
+
+    keep_programs()
+    return demo_command(**options)
+
+
 def completion_command(shell: str) -> str:
     """A script for the shell, which completes commands, options and the names of networks."""
     import shtab
@@ -402,6 +412,13 @@ def _parser() -> _Parser:
     look.set_defaults(run=inspect_command)
     check = commands.add_parser("doctor", help="devices, versions, folders, and a convolution against NumPy")
     check.set_defaults(run=doctor_command)
+    page = commands.add_parser("demo", help="a page to draw on or drop an image at, on this machine alone")
+    network = page.add_mutually_exclusive_group()
+    network.add_argument("--model", metavar="NAME", help="a tag such as resnet50.tv_in1k, see `list --pretrained`")
+    network.add_argument("--run", metavar="DIR", dest="folder", help="what train.py left, also on gs://")
+    page.add_argument("--weights", metavar="FILE", help="of the model, where they are not published ones")
+    page.add_argument("--port", type=_positive, metavar="NUMBER", help="the first that is free from 7860 on")
+    page.set_defaults(run=demo_command)
     complete = commands.add_parser("completion", help="a script that makes a shell complete commands and options")
     complete.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     complete.epilog = 'bash: eval "$(cnn-jax completion bash)" in ~/.bashrc; zsh: the same in ~/.zshrc'
