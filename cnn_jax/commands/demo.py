@@ -1,5 +1,6 @@
 """`cnn-jax demo`: a page on this machine where one draws or drops an image and sees what a network makes of it."""
 
+import math
 import os
 from dataclasses import replace
 from importlib import import_module
@@ -61,11 +62,13 @@ def build(network: Network) -> Any:
     def answer(drawn: Any) -> tuple[dict[str, float], np.ndarray, list[tuple[np.ndarray, str]]]:
         pixels = ink(drawn["composite"]) if isinstance(drawn, dict) else drawn
         if pixels is None or not np.any(pixels):
-            raise gr.Error("nothing is drawn yet" if grey else "there is no image yet", duration=5)
+            raise gr.Error(
+                "nothing is drawn yet" if grey else "there is no image yet", duration=5, print_exception=False
+            )
         try:
             return look(network, pixels)
         except (UserError, BadImage) as error:
-            raise gr.Error(str(error)) from None
+            raise gr.Error(str(error), print_exception=False) from None
 
     with gr.Blocks(title=f"cnn_jax: {network.name}", analytics_enabled=False) as page:
         gr.Markdown(
@@ -116,7 +119,9 @@ def look(network: Network, pixels: np.ndarray) -> tuple[dict[str, float], np.nda
     told = {names[place]: float(shares[place]) for place in np.argsort(-shares)[:TOP]}
     where = overlay(small, np.asarray(gradcam(model, variables, images)[0]))
     taps = structure(model, images.shape[1:]).taps
-    maps = extract_features(model, variables, images, [name for name, shape in taps.items() if len(shape) == 3])
+    maps = extract_features(
+        model, variables, images, [name for name, (*places, _) in taps.items() if math.prod(places) > 1]
+    )
     pictures = [(_enlarged(_levels(np.asarray(found[0]).mean(-1))), name) for name, found in maps.items()]
     return told, _enlarged(where), pictures
 
