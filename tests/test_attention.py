@@ -53,7 +53,7 @@ def digits(whole):
     return model, load_variables(whole[0]), drawn, seen, labels[::83][:12]
 
 
-@BY_NAME
+@pytest.mark.parametrize("method", [saliency, gradcam, integrated_gradients], ids=lambda method: method.__name__)
 def test_random_weights_give_another_map_of_a_digit(digits, method):
     """They were 0.06 to 0.55 alike: what is black around a digit is dark in every map."""
     model, variables, drawn, images, labels = digits

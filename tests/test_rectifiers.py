@@ -39,8 +39,7 @@ def test_what_is_no_rectifier_keeps_its_gradient(function):
         assert jax.vjp(with_rule(function, rule), X)[1](G)[0].tolist() == jax.vjp(function, X)[1](G)[0].tolist()
 
 
-@pytest.mark.parametrize("remat", [False, True])
-@pytest.mark.parametrize("rule", ["guided", "deconvnet"])
+@pytest.mark.parametrize(("rule", "remat"), [("guided", False), ("guided", True), ("deconvnet", False)])
 def test_gradients_of_a_network_are_captums(rule, remat):
     model, expected = SmallCNN(remat=remat), attributions()[rule]
     found = input_gradient(model, small_variables(), jnp.asarray(small_images()), TARGETS, rule=rule)
@@ -68,7 +67,7 @@ def is_program(value) -> bool:
         ("resnet20_cifar", {"remat": True}, 19),
         ("resnet20_cifar", {"scan": True}, 13),  # of two equal blocks of a stage a program has one
         ("vgg11", {}, 10),
-        ("mobilenetv3_small_100", {}, 14),
+        pytest.param("mobilenetv3_small_100", {}, 14, marks=pytest.mark.slow),
         ("lenet5", {}, 0),  # of tanh
     ],
 )

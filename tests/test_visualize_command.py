@@ -35,7 +35,17 @@ def digit(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if method not in WITHOUT_PHOTO])
+QUICK = ("gradcam", "saliency", "deconvnet", "features")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        method if method in QUICK else pytest.param(method, marks=pytest.mark.slow)
+        for method in METHODS
+        if method not in WITHOUT_PHOTO
+    ],
+)
 def test_every_method_draws_what_a_run_sees_in_a_photograph(capsys, whole, digit, tmp_path, method, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = run(capsys, method, digit, "--model", whole[0])

@@ -146,24 +146,25 @@ def _map(
 def _of_layer(method: str, network: "Network", photo: str, layer: str | None, channel: int | None) -> tuple[dict, str]:
     import numpy as np
 
-    from cnn_jax import extract_features, visualize
-    from cnn_jax.visualize.scores import last_map
+    from cnn_jax import visualize
+    from cnn_jax.visualize.scores import activation, last_map
 
     pixels, seen = _read(network, photo)
     layer = layer or last_map(network.model, seen)
-    activation = np.asarray(extract_features(network.model, network.variables, seen, layer)[layer][0], np.float32)
-    if method == "features" and activation.ndim != 3:
+    found = np.asarray(activation(network.model, network.variables, seen, layer)[0])
+    if method == "features" and found.ndim != 3:
         raise UserError(f"{layer} gives vectors, which are no maps")
     most = MOST[method == "deconvnet"]
-    peaks = activation.reshape(-1, activation.shape[-1]).max(0)
-    strongest = np.argsort(-peaks, kind="stable")[:most] if channel is None else [channel]
+    peaks = found.reshape(-1, found.shape[-1]).max(0)
+    strongest = np.argsort(-peaks, kind="stable")[:most] if channel is None else np.array([channel])
     if method == "features":
-        maps = np.moveaxis(activation[..., strongest], -1, 0)
+        maps = np.moveaxis(found[..., strongest], -1, 0)
         top = np.maximum(maps.max((1, 2), keepdims=True), 1e-12)
         drawn = (255 * (maps / top).clip(0, 1)).astype(np.uint8)[..., None]
     else:
-        found = [visualize.deconvnet(network.model, network.variables, seen, layer, int(one))[0] for one in strongest]
-        drawn = np.stack([visualize.as_picture(np.asarray(one)) for one in found])
+        alike = np.repeat(seen, len(strongest), 0)
+        down = np.asarray(visualize.deconvnet(network.model, network.variables, alike, layer, strongest))
+        drawn = np.stack([visualize.as_picture(one) for one in down])
     which = f"the {len(strongest)} strongest of {len(peaks)} channels" if channel is None else f"channel {channel}"
     return {"what the network sees": pixels, layer: visualize.tiles(drawn)}, f"{which} of {layer}"
 

@@ -83,23 +83,28 @@ def integrated_gradients(
 
 
 def deconvnet(
-    model: nn.Module, variables: Mapping, images: jax.Array, layer: str, channel: int | None = None
+    model: nn.Module,
+    variables: Mapping,
+    images: jax.Array,
+    layer: str,
+    channel: int | np.ndarray | None = None,
 ) -> jax.Array:
     """What in an image one activation answers to: its projection down to the pixels, (B, H, W, C) float32.
 
     Zeiler & Fergus 1311.2901, sec. 2.1: all activations of a layer but one are set to zero; unpooled by the maxima
     that are remembered from the image, rectified, and convolved with the transposed filters, this comes down to pixels.
-    The one is the largest of `channel`, or of the whole layer; that of vectors, too. What is no pool, ReLU or
-    convolution, such as a norm, passes its gradient; biases take no part. `layer` is a tap or a layer's path, as for
-    extract_features.
+    The one is the largest of `channel`, one for all images or (B,), or of the whole layer, which may give vectors.
+    What is no pool, ReLU or convolution, such as a norm, passes its gradient; biases take no part. `layer` is a tap or
+    a layer's path, as for extract_features.
 
     Raises:
       UserError: no such layer or channel.
     """
     if channel is not None:
         there = jax.eval_shape(partial(extract_features, model, variables, names=layer), images)[layer].shape[-1]
-        if not 0 <= channel < there:
-            raise UserError(f"{layer} has channels 0 to {there - 1}, not {channel}")
+        if wrong := [number for number in np.ravel(channel).tolist() if not 0 <= number < there]:
+            raise UserError(f"{layer} has channels 0 to {there - 1}, not {wrong[0]}")
+        channel = np.broadcast_to(channel, len(images))
     return _projection(model, variables, images, layer, channel)
 
 
@@ -114,12 +119,14 @@ def _gradient(model: nn.Module, variables: Mapping, images: jax.Array, numbers: 
 
 
 @partial(jax.jit, static_argnames=("model", "layer"))
-def _projection(model: nn.Module, variables: Mapping, images: jax.Array, layer: str, channel: int | None) -> jax.Array:
+def _projection(
+    model: nn.Module, variables: Mapping, images: jax.Array, layer: str, channel: np.ndarray | None
+) -> jax.Array:
     network = with_rule(lambda x: extract_features(model, variables, x, layer)[layer], "deconvnet")
     activation, back = jax.vjp(network, images)
     flat = activation.reshape(len(images), -1)
     place = jnp.arange(flat.shape[1])
-    considered = True if channel is None else place % activation.shape[-1] == channel
+    considered = True if channel is None else place % activation.shape[-1] == channel[:, None]
     one = jnp.where(considered, flat, -jnp.inf).argmax(-1)  # the first of equal ones
     alone = jnp.where(place == one[:, None], flat, 0)
     return back(alone.reshape(activation.shape))[0].astype(jnp.float32)

@@ -1,5 +1,6 @@
 """Maps and pictures of visualize's methods as pixels, and panels of them in one PNG file."""
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,10 +51,12 @@ def draw_panels(panels: Mapping[str, np.ndarray], path: Path, title: str = "", c
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     aspects = [pixels.shape[0] / pixels.shape[1] for pixels in panels.values()]
-    heights = [3 * max(aspects[row * columns :][:columns]) + 0.25 for row in range(rows)]  # inches, with the name
-    figure = Figure(figsize=(3 * columns, sum(heights) + 0.3 * bool(title)), layout="constrained")
-    if title:
-        figure.suptitle(title, fontsize=10, parse_math=False)
+    side = 3 if columns > 2 else 4  # inches
+    heights = [side * max(aspects[row * columns :][:columns]) + 0.25 for row in range(rows)]  # with the name
+    lines = textwrap.wrap(title, 13 * side * columns)
+    figure = Figure(figsize=(side * columns, sum(heights) + 0.25 * len(lines)), layout="constrained")
+    if lines:
+        figure.suptitle("\n".join(lines), fontsize=10, parse_math=False)
     cells = np.ravel(figure.subplots(rows, columns, height_ratios=heights))
     for axes in cells:
         axes.set_axis_off()

@@ -23,6 +23,12 @@ def logits(model: nn.Module, variables: Mapping, images: jax.Array) -> Any:
     return model.apply(variables, images, train=False)
 
 
+@partial(jax.jit, static_argnames=("model", "layer"))
+def activation(model: nn.Module, variables: Mapping, images: jax.Array, layer: str) -> jax.Array:
+    """(B, h, w, C) or (B, C) float32 of a tap or a layer's path, see extract_features."""
+    return extract_features(model, variables, images, layer)[layer].astype(jnp.float32)
+
+
 def targets(model: nn.Module, variables: Mapping, images: jax.Array, target: Target) -> jax.Array:
     """(B,) numbers of classes: `target` for all images or for each, or what the network takes each for if None.
 
