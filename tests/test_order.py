@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from cnn_jax.data.order import Timeline, epoch_order, evaluation_order, start_of
+from cnn_jax import UserError
+from cnn_jax.data.order import Timeline, class_order, epoch_order, evaluation_order, start_of
 from cnn_jax.data.order import held_out as held_out_of
 
 
@@ -109,3 +110,56 @@ def test_an_epochs_last_step_is_saved_when_it_is_settled():
     assert [step for step in range(1, 16) if line.is_due(step, 2)] == [2, 4, 6, 8, 12, 14]
     assert not any(line.is_due(step, every) for step in range(1, 16) for every in (0, 5))
     assert not line.ends_epoch(0)
+
+
+LABELS = np.random.default_rng(0).permutation(np.repeat([3, 5, 8, 13, 21], 24))
+
+
+@pytest.mark.parametrize(("batch_size", "per_class"), [(20, 4), (8, 4), (6, 3), (10, 2), (2, 2), (5, 1)])
+def test_a_batch_by_classes_has_as_many_of_each_and_an_epoch_every_image_once(batch_size, per_class):
+    order = class_order(3, 5, LABELS, batch_size, per_class)
+    assert order.dtype == np.int32 and order.shape == (120 // batch_size, batch_size)
+    for row in LABELS[order].reshape(len(order), -1, per_class):
+        assert (row == row[:, :1]).all()
+        assert len({*row[:, 0].tolist()}) == batch_size // per_class
+    assert len(np.unique(order)) == order.size
+
+
+def test_an_order_by_classes_goes_on_at_any_multiple_in_other_batches():
+    whole = class_order(3, 5, LABELS, 8, 4).ravel()
+    for offset in range(0, 120, 4):
+        np.testing.assert_array_equal(
+            class_order(3, 5, LABELS, 8, 4, offset).ravel(), whole[offset:][: (120 - offset) // 8 * 8]
+        )
+        np.testing.assert_array_equal(class_order(3, 5, LABELS, 4, 4, offset).ravel(), whole[offset:])
+    np.testing.assert_array_equal(
+        class_order(3, 5, LABELS, 20, 4, 32).ravel(), class_order(3, 5, LABELS, 12, 4, 32).ravel()[:80]
+    )
+    assert class_order(3, 5, LABELS, 20, 4, offset=112).shape == (0, 20)
+
+
+def test_an_order_by_classes_depends_on_seed_and_epoch_alone_and_mixes_classes():
+    first = class_order(0, 1, LABELS, 8, 4)
+    np.testing.assert_array_equal(first, class_order(0, 1, LABELS, 8, 4))
+    np.testing.assert_array_equal(first, class_order(0, 1, LABELS * 2 + 1, 8, 4))  # a class by another name
+    assert not np.array_equal(first, class_order(0, 2, LABELS, 8, 4))
+    assert not np.array_equal(first, class_order(1, 1, LABELS, 8, 4))
+    many = np.repeat(np.arange(40), 40)
+    groups = np.sort(class_order(0, 0, many, 16, 4).reshape(-1, 4, 4)[..., 0] // 40)
+    assert len(np.unique(groups, axis=0)) > 0.9 * len(groups)  # batches of the same four would teach little
+
+
+def test_small_classes_come_as_often_as_large_ones():
+    labels = np.repeat(np.arange(4), [1, 3, 10, 106])
+    order = class_order(0, 0, labels, 12, 4)
+    counts = np.bincount(labels[order.ravel()])
+    assert order.size == 120 and counts.max() - counts.min() <= 4  # a round at most
+    images = np.bincount(order.ravel())
+    assert images[0] == counts[0] and np.ptp(images[1:4]) <= counts[1] // 4 and images[14:].max() == 1
+
+
+def test_a_batch_that_is_not_made_of_whole_classes_is_told():
+    with pytest.raises(UserError, match="a multiple of its 4 images a class, for 5 classes 20 at most, not 10"):
+        class_order(0, 0, LABELS, 10, 4)
+    with pytest.raises(UserError, match="20 at most, not 24"):
+        class_order(0, 0, LABELS, 24, 4)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cnn_jax.errors import UserError
+
 
 @dataclass(frozen=True)
 class Timeline:
@@ -69,6 +71,49 @@ def epoch_order(seed: int, epoch: int, size: int, batch_size: int, offset: int =
     left = np.random.default_rng((seed, epoch)).permutation(size)[offset:]
     steps = len(left) // batch_size
     return left[: steps * batch_size].reshape(steps, batch_size).astype(np.int32)
+
+
+def class_order(
+    seed: int, epoch: int, labels: np.ndarray, batch_size: int, per_class: int, offset: int = 0
+) -> np.ndarray:
+    """The same for batches of `per_class` images each of as many different classes: (steps, batch_size) int32.
+
+    `labels` (N,) are those of the images. Like any other an epoch draws N images, in rounds of `per_class` images of
+    each class, so that classes come equally often: where all have one size, a multiple of `per_class`, every image
+    comes once; else images of small classes come more often, in a class of fewer than `per_class` also in one batch.
+
+    Images of one class stand together, and classes a batch apart at least. To that end each round shuffles them
+    within either half of the classes; if a batch has more than a half, all rounds of an epoch keep one order. So a
+    run goes on at any multiple of `per_class`, and in batches of another size, but for a change across that half.
+
+    Raises:
+      UserError: a batch that is not made of whole classes, or of more classes than there are.
+    """
+    size, (_, counts) = len(labels), np.unique(labels, return_counts=True)
+    classes = len(counts)
+    if batch_size % per_class or batch_size // per_class > classes:
+        most = f"for {classes} classes {classes * per_class} at most"
+        raise UserError(f"a batch must be a multiple of its {per_class} images a class, {most}, not {batch_size}")
+    rng = np.random.default_rng((seed, epoch))
+    halves = np.array_split(rng.permutation(classes), 2)
+    kept = 2 * batch_size > classes * per_class
+    chunks = size // per_class
+    rounds = -(-chunks // classes)
+    turns = [half if kept else rng.permutation(half) for _ in range(rounds) for half in halves]
+    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    drawn = np.stack([_drawn(rng, images, rounds, per_class) for images in members])
+    order = drawn.swapaxes(0, 1)[np.repeat(np.arange(rounds), classes), np.concatenate(turns)]
+    left = order[:chunks].ravel()[offset:]
+    steps = len(left) // batch_size
+    return left[: steps * batch_size].reshape(steps, batch_size).astype(np.int32)
+
+
+def _drawn(rng: np.random.Generator, images: np.ndarray, rounds: int, count: int) -> np.ndarray:
+    """`count` of a class's images for each round, (rounds, count); none comes again while there are enough others."""
+    whole = max(1, len(images) // count) * count
+    passes = -(-rounds * count // whole)
+    drawn = np.concatenate([np.resize(rng.permutation(images), whole) for _ in range(passes)])
+    return drawn[: rounds * count].reshape(rounds, count)
 
 
 def past_tail(seen, size: int, batch_size: int):
