@@ -96,21 +96,28 @@ def supcon_loss(embeddings: jax.Array, labels: jax.Array, temperature: float = 0
 def arcface_loss(
     embeddings: jax.Array, labels: jax.Array, weight: jax.Array, margin: float = 0.5, scale: float = 64.0
 ) -> jax.Array:
-    """Cross entropy of `scale` times cosines, where the label's angle is larger by `margin` radians (Deng 2018,
-    1801.07698, eq. 3).
+    """Cross entropy of cosines with a direction for each class, of `arcface_logits` (Deng 2018, 1801.07698, eq. 3).
 
-    `weight` (D, classes) holds a direction for each class, of any length, which is learned with the network (see
-    Embedder); classes that are not trained on need none. pytorch-metric-learning's ArcFaceLoss, whose margin is in
-    degrees: 28.6 of them are 0.5. Where angle + margin would pass pi, cos - margin * sin(margin) falls on instead.
+    `weight` (D, classes) are the directions, of any length, which are learned with the network, as Embedder has them;
+    classes that are not trained on need none. pytorch-metric-learning's ArcFaceLoss, whose margin is in degrees: 28.6
+    of them are 0.5.
     """
     cosines = jnp.dot(unit(embeddings), unit(weight.T).T, precision="highest")
+    logits = arcface_logits(cosines, labels, margin, scale)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def arcface_logits(cosines: jax.Array, labels: jax.Array, margin: float = 0.5, scale: float = 64.0) -> jax.Array:
+    """`scale` times cosines (B, classes), where the label's angle is larger by `margin` radians.
+
+    Where angle + margin would pass pi, cos - margin * sin(margin) falls on instead, as the authors' code has it.
+    """
     own = jnp.take_along_axis(cosines, labels[:, None], 1)
     # Sine by Pythagoras; its slope is endless at 0, where float32 puts no cosine but by rounding.
     sine = jnp.sqrt(jnp.maximum(1 - own**2, 1e-7))
     turned = own * jnp.cos(margin) - sine * jnp.sin(margin)
     turned = jnp.where(own >= -jnp.cos(margin), turned, own - margin * jnp.sin(margin))
-    logits = jnp.where(jax.nn.one_hot(labels, cosines.shape[1], dtype=bool), turned, cosines)
-    return optax.softmax_cross_entropy_with_integer_labels(scale * logits, labels).mean()
+    return scale * jnp.where(jax.nn.one_hot(labels, cosines.shape[1], dtype=bool), turned, cosines)
 
 
 def _pairs(labels: jax.Array) -> tuple[jax.Array, jax.Array]:
