@@ -59,6 +59,8 @@ def test_pairs_are_half_of_one_class_and_never_an_image_with_itself():
     uneven = np.repeat(np.arange(4), [2, 10, 100, 1000])
     drawn = np.bincount(uneven[draw_pairs(uneven, 1000)[0].ravel()])
     assert abs(drawn - 500).max() < 60
+    pairs, same = draw_pairs(np.array([0, 1, 1]), 100)
+    assert (pairs[same].min(1) == 1).all() and (pairs[~same] == 0).any(1).all()
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_pairs_are_half_of_one_class_and_never_an_image_with_itself():
         ({}, "either their labels, one each, or pairs and same"),
         ({"labels": LABELS[1:]}, "either their labels"),
         ({"labels": LABELS, "pairs": PAIRS}, "either their labels"),
-        ({"labels": 0 * LABELS}, r"two classes or more of two images or more each, not \[100\]"),
+        ({"labels": 0 * LABELS}, "two classes and two images of one, not 100 images of 1"),
         ({"pairs": PAIRS.T, "same": SAME}, r"pairs \(P, 2\) and same \(P,\), not \(2, 400\) and \(400,\)"),
         ({"pairs": PAIRS, "same": np.sort(SAME)}, "each of 10 folds of pairs"),
     ],

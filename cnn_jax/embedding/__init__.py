@@ -7,6 +7,7 @@ from cnn_jax.embedding.verification import (
     draw_pairs,
     embedding_map,
     nearest_neighbours,
+    pair_distances,
     recall_at_k,
     verify,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "draw_pairs",
     "embedding_map",
     "nearest_neighbours",
+    "pair_distances",
     "recall_at_k",
     "supcon_loss",
     "triplet_margin_loss",

@@ -41,20 +41,21 @@ class Verification(NamedTuple):
 def draw_pairs(labels: np.ndarray, count: int = 6000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of images to verify: (count, 2) int64 places and (count,) bool, in turn of one class and of two.
 
-    6,000 with a half of each are as many as LFW's (Huang 2007, view 2). Classes come equally often, an image may come
-    in several pairs.
+    6,000 with a half of each are as many as LFW's (Huang 2007, view 2). Classes come equally often, those of one image
+    only in pairs of two classes; an image may come in several pairs.
 
     Raises:
-      UserError: fewer than two classes, or a class of one image.
+      UserError: fewer than two classes, or none of two images.
     """
     rng, (names, places) = np.random.default_rng(seed), np.unique(labels, return_inverse=True)
     members = [np.flatnonzero(places == place) for place in range(len(names))]
-    if len(names) < 2 or min(map(len, members)) < 2:
-        raise UserError(f"pairs take two classes or more of two images or more each, not {list(map(len, members))}")
+    several = [images for images in members if len(images) > 1]
+    if len(members) < 2 or not several:
+        raise UserError(f"pairs take two classes and two images of one, not {len(labels)} images of {len(members)}")
     pairs, same = np.empty((count, 2), np.int64), np.arange(count) % 2 == 0
     for row, alike in enumerate(same):
         if alike:
-            pairs[row] = rng.choice(members[rng.integers(len(members))], 2, replace=False)
+            pairs[row] = rng.choice(several[rng.integers(len(several))], 2, replace=False)
         else:
             pairs[row] = [rng.choice(members[place]) for place in rng.choice(len(members), 2, replace=False)]
     return pairs, same
@@ -85,8 +86,7 @@ def verify(
     pairs, same = np.asarray(pairs), np.asarray(same, bool)
     if pairs.shape != (len(same), 2):
         raise UserError(f"verify takes pairs (P, 2) and same (P,), not {pairs.shape} and {same.shape}")
-    vectors = unit(embeddings)
-    apart = np.linalg.norm(vectors[pairs[:, 0]] - vectors[pairs[:, 1]], axis=1).astype(np.float64)
+    apart = pair_distances(embeddings, pairs).astype(np.float64)
     folds = np.array_split(np.arange(len(same)), FOLDS)
     if not all(same[fold].any() and not same[fold].all() for fold in folds):
         raise UserError(f"each of {FOLDS} folds of pairs, one after another, needs same pairs and different ones")
@@ -109,6 +109,12 @@ def verify(
         auc=float(np.trapezoid(accepted, false)),
         eer=_crossing(accepted, false),
     )
+
+
+def pair_distances(embeddings: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """How far the embeddings of pairs (P, 2) are apart, (P,) float32 in [0, 2]."""
+    vectors = unit(embeddings)
+    return np.linalg.norm(vectors[pairs[:, 0]] - vectors[pairs[:, 1]], axis=1)
 
 
 def nearest_neighbours(

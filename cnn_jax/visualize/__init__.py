@@ -21,6 +21,7 @@ _PUBLIC = {
     **dict.fromkeys(_PANELS, "cnn_jax.visualize.panels"),
     "draw_comparison": "cnn_jax.visualize.comparison",
     "draw_augmentations": "cnn_jax.visualize.augmentations",
+    **dict.fromkeys(("draw_distances", "draw_map", "draw_neighbours"), "cnn_jax.visualize.embeddings"),
     "draw_samples": "cnn_jax.visualize.samples",
 }
 
