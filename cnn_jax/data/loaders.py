@@ -19,7 +19,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.recipes import Recipe
 from cnn_jax.sharding import per_seed, replicated, split
 
-TASKS: dict[str, Labels] = {"classify": "class"}  # what a recipe's task learns
+TASKS: dict[str, Labels] = {"classify": "class", "embed": "class"}  # what a recipe's task learns
 
 
 class Batch(NamedTuple):
@@ -164,6 +164,11 @@ def open_loaders(
                 processes=workers,
                 bad_images=config.bad_images,
             )
-        return Loader(dataset, made, config.batch_size, mesh, tuple(seeds))
+        return Loader(dataset, made, config.batch_size, mesh, tuple(seeds), by_class if name == "train" else None)
 
+    by_class = None
+    if config.task == "embed":
+        per_class, labels = config.embed.images_per_class, sets["train"].labels_alone()
+        by_class = partial(order.class_order, labels=labels, batch_size=config.batch_size, per_class=per_class)
+        by_class(config.seed, 0)  # tells a batch that cannot be
     return {name: load(name, dataset) for name, dataset in sets.items()}

@@ -5,6 +5,7 @@ from cnn_jax.recipes import (
     bn_inception,
     densenet,
     dpn,
+    embedding,
     finetune,
     googlenet,
     inception,
@@ -31,6 +32,7 @@ from cnn_jax.recipes import (
     zfnet,
 )
 from cnn_jax.recipes.recipe import Augment, Optimizer, Recipe, Schedule
+from cnn_jax.recipes.uses import Embed
 
 PAPERS = (
     lenet,
@@ -61,8 +63,9 @@ PAPERS = (
     strikes_back,
     small,
     finetune,
+    embedding,
 )  # in the order of models.FAMILIES, then what trains networks of others
 RECIPES: dict[str, Recipe] = {name: recipe for paper in PAPERS for name, recipe in paper.RECIPES.items()}
 DEFAULT_RECIPE = "lenet5_modern"
 
-__all__ = ["DEFAULT_RECIPE", "PAPERS", "RECIPES", "Augment", "Optimizer", "Recipe", "Schedule"]
+__all__ = ["DEFAULT_RECIPE", "PAPERS", "RECIPES", "Augment", "Embed", "Optimizer", "Recipe", "Schedule"]

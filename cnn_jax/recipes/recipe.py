@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cnn_jax.recipes.checks import check, check_range
+from cnn_jax.recipes.uses import Embed
 
 
 @dataclass(frozen=True)
@@ -200,8 +201,8 @@ class Recipe:
 
     model: str
     """A name that cnn_jax.list_models() gives."""
-    task: Literal["classify"] = "classify"
-    """What is learned. classify: one class for each image."""
+    task: Literal["classify", "embed"] = "classify"
+    """What is learned. classify: one class for each image; embed: vectors that lie close for images of one class."""
     stem: Literal["imagenet", "cifar"] | None = None
     """cifar: the network's form for images of 28 to 64 pixels; its own form if not given."""
     image_size: int | None = None
@@ -279,6 +280,7 @@ class Recipe:
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     augment: Augment = field(default_factory=Augment)
+    embed: Embed = field(default_factory=Embed)
 
     def __post_init__(self):
         for name, folder in (("data-dir", self.data_dir), ("start", self.start)):
@@ -324,6 +326,8 @@ class Recipe:
                 ("seeds", self.seeds, 1),
             ):
                 check(value == usual, name, value, f"{usual} with task={self.task}")
+        if self.task == "embed":
+            self.embed.check_batch(self.batch_size, parts)
         if self.seeds > 1:
             check(self.precise_bn == 0, "precise-bn", self.precise_bn, "0 with seeds above 1")
             check(self.start is None, "start", self.start, "left out with seeds above 1")

@@ -1,0 +1,50 @@
+"""Options of tasks other than classification."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cnn_jax.recipes.checks import check, check_range
+
+MARGINS = {"triplet": 0.2, "contrastive": 1.0, "arcface": 0.5}  # of the papers; supcon has none
+
+
+@dataclass(frozen=True)
+class Embed:
+    """How task=embed learns embeddings; cnn_jax/embedding has the losses."""
+
+    loss: Literal["triplet", "contrastive", "supcon", "arcface"] = "triplet"
+    """triplet: FaceNet's (Schroff 2015); contrastive: of pairs (Hadsell 2006); supcon: supervised contrastive learning
+    (Khosla 2020); arcface: a direction for each class, with an angular margin (Deng 2018)."""
+    dim: int = 128
+    """Values of an embedding; 0: the network's own features, without a layer behind them."""
+    images_per_class: int = 4
+    """Of each class in a batch, which has batch-size / images-per-class of them."""
+    margin: float | None = None
+    """triplet: of squared distances, 0.2 if not given; contrastive: of distances, 1; arcface: of angles, 0.5 rad."""
+    mining: Literal["hard", "semihard", "all"] = "semihard"
+    """triplet: each anchor's farthest positive and nearest negative; those whose negative is the farther one, but
+    within the margin; or all."""
+    temperature: float = 0.1
+    """supcon: what cosines are divided by."""
+    scale: float = 64.0
+    """arcface: what cosines are multiplied by."""
+
+    def __post_init__(self):
+        check_range("embed.dim", self.dim, 0, 1_000_000)
+        check_range("embed.images-per-class", self.images_per_class, 1 if self.loss == "arcface" else 2, 1_000_000)
+        check(self.loss != "supcon" or self.margin is None, "embed.margin", self.margin, "left out with loss=supcon")
+        if self.margin is not None:
+            check_range("embed.margin", self.margin, 0, 3 if self.loss == "arcface" else 4)
+        check_range("embed.temperature", self.temperature, 0, open_low=True)
+        check_range("embed.scale", self.scale, 0, open_low=True)
+
+    @property
+    def used_margin(self) -> float:
+        """The loss's own, if none is given."""
+        return MARGINS[self.loss] if self.margin is None else self.margin
+
+    def check_batch(self, size: int, parts: int) -> None:
+        """Raises a UserError unless a batch of `size` images has whole classes and, for pairs, is computed at once."""
+        each = self.images_per_class
+        check(size % each == 0, "batch-size", size, f"a multiple of embed.images-per-class={each}")
+        check(parts == 1 or self.loss == "arcface", "optimizer.accumulate", parts, f"1 with embed.loss={self.loss}")
