@@ -38,7 +38,12 @@ from cnn_jax.training.step import train_step
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 # Training images, classes and channels of each data set: Russakovsky 2014 (1409.0575), table 2; Krizhevsky 2009.
-SETS = {"imagenet2012": (1_281_167, 1000, 3), "cifar10": (50_000, 10, 3), "mnist_5k": (4_000, 10, 1)}
+SETS = {
+    "imagenet2012": (1_281_167, 1000, 3),
+    "cifar10": (50_000, 10, 3),
+    "mnist_5k": (4_000, 10, 1),
+    "fashion_5k": (4_000, 10, 1),
+}
 DIGITS = [name for name, recipe in RECIPES.items() if recipe.dataset == "mnist_5k"]
 # Their programs take long to compile.
 BRANCHED = (
@@ -58,7 +63,7 @@ def test_no_two_recipes_share_a_name():
 
 def test_every_file_of_recipes_is_read():
     folder = Path(PAPERS[0].__file__).parent
-    plain = {"__init__", "recipe", "configuration", "command_line", "datasets"}
+    plain = {"__init__", "recipe", "checks", "uses", "configuration", "command_line", "datasets"}
     assert {path.stem for path in folder.glob("*.py")} - plain == {paper.__name__.split(".")[-1] for paper in PAPERS}
 
 

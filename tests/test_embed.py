@@ -1,0 +1,111 @@
+"""The task embed: the losses of the library, batches of several images of each class, runs that go on exactly."""
+
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs import records, summary
+
+from cnn_jax import UserError, embedding, open_dataset
+from cnn_jax.recipes import RECIPES, Embed
+from cnn_jax.recipes.command_line import parse
+from cnn_jax.tasks import make_task
+
+RNG = np.random.default_rng(0)
+LABELS = np.repeat(np.arange(3), 4)
+VECTORS = np.asarray(embedding.losses.unit(RNG.standard_normal((12, 8)) + RNG.standard_normal((3, 8))[LABELS]))
+WEIGHT = RNG.standard_normal((8, 3)).astype(np.float32)
+COSINES = VECTORS @ (WEIGHT / np.linalg.norm(WEIGHT, axis=0))
+
+
+def task(**options):
+    return make_task(replace(RECIPES["embedding"], embed=Embed(**options)), 3, 1)
+
+
+def apply(images):
+    """A network that knows the answer."""
+    return images, {"aux_logits": {"aux_arcface": {"logits": COSINES}}}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, embedding.triplet_margin_loss(VECTORS, LABELS)),
+        ({"mining": "hard", "margin": 0.3}, embedding.triplet_margin_loss(VECTORS, LABELS, 0.3, "hard")),
+        ({"loss": "contrastive", "margin": 0.7}, embedding.contrastive_loss(VECTORS, LABELS, 0.7)),
+        ({"loss": "supcon", "temperature": 0.2}, embedding.supcon_loss(VECTORS, LABELS, 0.2)),
+        ({"loss": "arcface"}, embedding.arcface_loss(VECTORS, LABELS, WEIGHT)),
+        ({"loss": "arcface", "margin": 0.3, "scale": 8}, embedding.arcface_loss(VECTORS, LABELS, WEIGHT, 0.3, 8)),
+    ],
+)
+def test_the_loss_is_the_librarys_with_the_papers_margins(options, expected):
+    value, figure, _ = task(**options).loss(apply, (VECTORS, LABELS))
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
+    np.testing.assert_allclose(figure, embedding.recall_at_k(VECTORS, LABELS, (1,))[1])
+
+
+def test_a_test_verifies_pairs_and_tells_hadsells_loss_of_them():
+    found = task().summarize({"embedding": VECTORS, "label": LABELS}, open_dataset("fashion_5k", "test"))
+    theirs = embedding.verify(VECTORS, LABELS)
+    pairs, same = embedding.draw_pairs(LABELS)
+    apart = np.linalg.norm(VECTORS[pairs[:, 0]] - VECTORS[pairs[:, 1]], axis=1)
+    loss = np.mean(apart[same] ** 2) / 2 + np.mean(np.maximum(0, 1 - apart[~same]) ** 2) / 2
+    np.testing.assert_allclose(found["test_loss"], loss, rtol=1e-5)
+    assert (found["test_accuracy"], found["test_val"], found["test_eer"]) == (theirs.accuracy, theirs.val, theirs.eer)
+    assert found["test_count"] == 12
+    assert task().told(found).startswith(f"test verification accuracy {theirs.accuracy:.2%} (VAL@FAR=0.001")
+
+
+def test_arcface_alone_has_directions_and_dim_0_no_layer():
+    model = task(loss="arcface", dim=16).model()
+    assert model.directions == 3 and model.dim == 16 and model.backbone.num_classes == 0
+    assert task(dim=0).model().dim is None and task().model().directions == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--batch-size 50", "batch-size must be a multiple of embed.images-per-class=8, not 50"),
+        ("--embed.images-per-class 1", "embed.images-per-class must be at least 2"),
+        ("--embed.loss supcon --embed.margin 1", "embed.margin must be left out with loss=supcon"),
+        ("--embed.mining semi-hard", "embed.mining.*semihard"),
+        ("--optimizer.accumulate 2", "optimizer.accumulate must be 1 with embed.loss=triplet"),
+        ("--label-smoothing 0.1", "label-smoothing must be 0 with task=embed"),
+    ],
+)
+def test_options_that_cannot_be_are_told(options, message):
+    with pytest.raises(UserError, match=message):
+        parse(["--recipe", "embedding", *options.split()])
+    parse(["--recipe", "embedding", "--embed.loss", "arcface", "--embed.images-per-class", "1"])
+
+
+FEW = "+".join(f"train[{start}:{start + 40}]" for start in range(0, 4_000, 400))  # they come sorted by class
+SHORT = ("--recipe", "embedding", "--model", "lenet5_modern", "--train-split", FEW, "--epochs", 3)  # 5 steps each
+
+
+@pytest.mark.parametrize("loss", ["triplet", "arcface"])
+def test_a_stopped_run_goes_on_to_the_same_bits(train_here, tmp_path, loss):
+    options, steps = (*SHORT, "--embed.loss", loss), []
+    whole = train_here(*options, "--out", tmp_path / "whole", steps=steps, pictures=loss == "triplet")
+    assert whole.returncode == 0, whole.stderr
+    labels = open_dataset("fashion_5k", FEW).of_classes(RECIPES["embedding"].train_classes).labels
+    assert len(steps) == 15
+    for _, images in steps:
+        batch = labels[np.asarray(images)].reshape(7, 8)
+        assert (batch == batch[:, :1]).all() and {*batch[:, 0].tolist()} == {0, 1, 2, 3, 4, 7, 9}
+    stopped = train_here(*options, "--out", tmp_path / "cut", stop=(signal.SIGTERM, 7))
+    assert stopped.returncode == 75 and "at step 8" in stopped.stderr
+    assert train_here("--resume", "--out", tmp_path / "cut").returncode == 0
+    assert summary(tmp_path / "cut")["params_digest"] == summary(tmp_path / "whole")["params_digest"]
+    tested = [record for record in records(tmp_path / "cut") if record["kind"] == "test"]
+    assert [record["accuracy"] for record in tested][-1] == summary(tmp_path / "whole")["test_accuracy"]
+    if loss == "triplet":
+        for name in ("curves", "neighbours", "map", "distances"):
+            assert np.asarray(Image.open(tmp_path / "whole" / f"{name}.png").convert("L")).std() > 5
+
+
+def test_a_batch_of_more_classes_than_there_are_is_told(train_here, tmp_path):
+    done = train_here(*SHORT, "--batch-size", 64, "--out", tmp_path / "run")
+    assert done.returncode == 2 and "for 7 classes 56 at most, not 64" in done.stderr
