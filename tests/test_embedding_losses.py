@@ -28,7 +28,7 @@ THEIRS = {
         (0.4084031528, 0.0871195850),
     ),
     "triplet hard, power 1": (
-        partial(triplet_margin_loss, mining="hard", power=1),
+        partial(triplet_margin_loss, mining="hard"),
         (0.2105812433, 0.2117402810),
         (0.8437559868, 0.1152987562),
     ),
@@ -43,7 +43,7 @@ THEIRS = {
         (0.8990353107, 0.2432619542),
     ),
     "triplet hard": (
-        partial(triplet_margin_loss, mining="hard"),
+        partial(triplet_margin_loss, mining="hard", power=2),
         (0.3738863542, 0.4246542071),
         (1.6994997230, 0.2705579477),
     ),

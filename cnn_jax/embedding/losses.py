@@ -46,19 +46,24 @@ def contrastive_loss(embeddings: jax.Array, labels: jax.Array, margin: float = 1
 
 
 def triplet_margin_loss(
-    embeddings: jax.Array, labels: jax.Array, margin: float = 0.2, mining: Mining = "semihard", power: int = 2
+    embeddings: jax.Array,
+    labels: jax.Array,
+    margin: float = 0.2,
+    mining: Mining = "semihard",
+    power: int | None = None,
 ) -> jax.Array:
     """An anchor is nearer to its own class than to others, by `margin`: max(0, d(a, p) - d(a, n) + margin).
 
-    FaceNet's (Schroff, Kalenichenko & Philbin 2015, 1503.03832, eq. 1), whose distances are squared; `power` 1 takes
-    them as they are. `mining`: "all" triplets of the batch; "semihard" those whose negative is farther than the
-    positive, but by less than the margin (sec. 3.2); "hard" for each anchor its farthest positive and nearest negative
-    (Hermans 2017, 1703.07737, eq. 5).
+    FaceNet's (Schroff, Kalenichenko & Philbin 2015, 1503.03832, eq. 1). `mining`: "all" triplets of the batch;
+    "semihard" those whose negative is farther than the positive, but by less than the margin (sec. 3.2); "hard" for
+    each anchor its farthest positive and nearest negative (Hermans 2017, 1703.07737, eq. 5). Distances are to the
+    `power`, by default the papers': FaceNet's are squared, Hermans's are not, since with squares of the hardest
+    embeddings collapse to one point more easily.
 
     pytorch-metric-learning's TripletMarginLoss(margin, distance=LpDistance(power=power)), with no miner,
     TripletMarginMiner(margin, type_of_triplets="semihard") or BatchHardMiner.
     """
-    apart = distances(embeddings, embeddings, power)
+    apart = distances(embeddings, embeddings, power or (1 if mining == "hard" else 2))
     alike, other = _pairs(labels)
     if mining == "hard":
         farthest = jnp.max(jnp.where(alike, apart, -jnp.inf), 1)

@@ -17,6 +17,8 @@ class Embed:
     (Khosla 2020); arcface: a direction for each class, with an angular margin (Deng 2018)."""
     dim: int = 128
     """Values of an embedding; 0: the network's own features, without a layer behind them."""
+    batch_norm: bool = False
+    """A batch norm behind that layer, as facenet and ArcFace have it (Deng 2018, sec. 3.1)."""
     images_per_class: int = 4
     """Of each class in a batch, which has batch-size / images-per-class of them."""
     margin: float | None = None

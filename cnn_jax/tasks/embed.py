@@ -38,7 +38,7 @@ class Embed(Task):
         head, dtype = self.config.embed, options.get("dtype", jnp.float32)
         backbone = create_model(self.config.model, num_classes=0, **options)
         directions = self.classes if head.loss == "arcface" else 0
-        return embedding.Embedder(backbone, head.dim or None, directions=directions, dtype=dtype)
+        return embedding.Embedder(backbone, head.dim or None, head.batch_norm, directions, dtype)
 
     @cached_property
     def criterion(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
