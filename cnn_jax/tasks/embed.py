@@ -16,7 +16,7 @@ from cnn_jax.data.dataset import Dataset
 from cnn_jax.models import create_model
 from cnn_jax.tasks.task import Apply, Figure, Records, Task
 
-QUERIES = 8  # images whose neighbours are drawn
+QUERIES, NEIGHBOURS = 6, 6  # that are drawn
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Embed(Task):
         from cnn_jax.visualize import draw_distances, draw_map, draw_neighbours
 
         vectors, labels, rows = (records[name] for name in ("embedding", "label", "index"))
-        places, apart = embedding.nearest_neighbours(vectors, min(8, len(vectors) - 1))
+        places, apart = embedding.nearest_neighbours(vectors, min(NEIGHBOURS, len(vectors) - 1))
         by_class = np.argsort(labels, kind="stable")
         queries = by_class[np.linspace(0, len(labels) - 1, min(QUERIES, len(labels))).astype(int)]
         names = [dataset.classes[label] for label in labels]

@@ -55,7 +55,8 @@ def draw_map(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], pat
         axes.scatter(*points[rows].T, s=8, alpha=0.5, linewidths=0, color=colour, label=plain(classes[label]))
     if len(there) <= NAMED:
         figure.legend(loc="outside right upper", markerscale=2)
-    axes.set(xlabel="first principal component", ylabel="second principal component", aspect="equal")
+    axes.set(xlabel="first principal component", ylabel="second principal component")
+    axes.set_aspect("equal", adjustable="datalim")
     axes.grid(alpha=0.3)
     figure.suptitle(title, parse_math=False)
     save(figure, path)
