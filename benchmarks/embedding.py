@@ -31,6 +31,7 @@ LOSSES = {
     "triplet-hard": ("triplet", "--embed.mining", "hard"),
     "supcon": ("supcon",),
     "arcface": ("arcface",),
+    "arcface-norm": ("arcface", "--embed.batch-norm"),
 }
 TITLES = {
     "pixels": "pixels",
@@ -40,6 +41,7 @@ TITLES = {
     "triplet-hard": "triplet, batch-hard",
     "supcon": "supervised contrastive",
     "arcface": "ArcFace",
+    "arcface-norm": "ArcFace, batch norm last",
 }
 FIGURES = {
     "accuracy": "accuracy",

@@ -67,7 +67,9 @@ def test_a_test_verifies_pairs_and_tells_hadsells_loss_of_them():
 def test_arcface_alone_has_directions_and_dim_0_no_layer():
     model = task(loss="arcface", dim=16).model()
     assert model.directions == 3 and model.dim == 16 and model.backbone.num_classes == 0
-    assert task(dim=0).model().dim is None and task().model().directions == 0
+    assert task(dim=0).model().dim is None and task().model().directions == 0 and task().model().norm is None
+    normed = task(batch_norm=True).model(batch_norm={"momentum": 0.0})  # the recipe's, as the backbone's are
+    assert normed.norm().momentum == normed.backbone.norm().momentum == 0
 
 
 @pytest.mark.parametrize(

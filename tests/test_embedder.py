@@ -12,6 +12,7 @@ from quick_jit import quick_apply, quick_init, quick_jit
 
 from cnn_jax import UserError, create_model, import_state_dict, transfer
 from cnn_jax.embedding import Embedder, arcface_logits, arcface_loss
+from cnn_jax.layers import BatchNorm
 from cnn_jax.models.structure import structure
 
 IMAGES = np.random.default_rng(0).standard_normal((6, 4, 4, 1)).astype(np.float32)
@@ -30,7 +31,7 @@ def embedder(**options):
 
 
 def test_embeddings_have_length_1_and_float32():
-    for options in ({"dim": 7}, {"dim": None}, {"dim": 7, "batch_norm": True, "dtype": jnp.bfloat16}):
+    for options in ({"dim": 7}, {"dim": None}, {"dim": 7, "norm": BatchNorm, "dtype": jnp.bfloat16}):
         model = embedder(**options)
         found = quick_apply(model, quick_init(model, IMAGES, train=False), IMAGES, train=False)
         assert found.shape == (6, options["dim"] or 9) and found.dtype == jnp.float32
@@ -91,7 +92,7 @@ def test_faces_embed_as_facenet_pytorchs():
     [
         ({"dim": 0}, "dim must be a whole number above 0 or None, not 0"),
         ({"directions": -1}, "directions must be a whole number, 0 for features, not -1"),
-        ({"batch_norm": "yes"}, "batch_norm must be True or False"),
+        ({"norm": True}, "norm must be"),
     ],
 )
 def test_options_that_no_embedder_has_are_told(options, message):

@@ -18,7 +18,7 @@ class Embed:
     dim: int = 128
     """Values of an embedding; 0: the network's own features, without a layer behind them."""
     batch_norm: bool = False
-    """A batch norm behind that layer, as facenet and ArcFace have it (Deng 2018, sec. 3.1)."""
+    """A batch norm behind that layer, as in facenet's and ArcFace's networks."""
     images_per_class: int = 4
     """Of each class in a batch, which has batch-size / images-per-class of them."""
     margin: float | None = None

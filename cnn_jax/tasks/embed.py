@@ -13,6 +13,7 @@ import optax
 
 from cnn_jax import embedding
 from cnn_jax.data.dataset import Dataset
+from cnn_jax.layers import BatchNorm
 from cnn_jax.models import create_model
 from cnn_jax.tasks.task import Apply, Figure, Records, Task
 
@@ -37,8 +38,9 @@ class Embed(Task):
     def model(self, **options: Any) -> embedding.Embedder:
         head, dtype = self.config.embed, options.get("dtype", jnp.float32)
         backbone = create_model(self.config.model, num_classes=0, **options)
+        norm = partial(BatchNorm, **options.get("batch_norm", {})) if head.batch_norm else None
         directions = self.classes if head.loss == "arcface" else 0
-        return embedding.Embedder(backbone, head.dim or None, head.batch_norm, directions, dtype)
+        return embedding.Embedder(backbone, head.dim or None, norm, directions, dtype)
 
     @cached_property
     def criterion(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
