@@ -5,8 +5,8 @@
 
 A network learns seven classes of Fashion-MNIST by the recipe `embedding`, once a loss and seed, each a run of train.py.
 Tested are the 3,000 test images of the other three, on 6,000 pairs that are the same for all; a run that is in
-DIR/embedding is not made again. Both choices of unseen classes were made before anything was measured with them: a
-kind of shoes, an upper garment, and what is neither.
+DIR/embedding is not made again. Either choice of unseen classes, a kind of shoes, an upper garment and what is neither,
+was made before anything was measured with it.
 """
 
 import json
