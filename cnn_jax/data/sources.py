@@ -10,9 +10,12 @@ from cnn_jax.data import composed, fashion_5k, mnist_5k, order, splits
 from cnn_jax.data.arrays import ArraySource, of_sources, open_npz, open_synthetic
 from cnn_jax.data.dataset import Collection, Dataset
 from cnn_jax.data.folder import open_folder
+from cnn_jax.data.masks import open_masks
 from cnn_jax.data.prepare import NotWritable, prepare
 from cnn_jax.data.tfds_sets import find_builder, open_tfds
 from cnn_jax.errors import UserError
+
+OPENERS = {"folder": open_folder, "masks": open_masks, "synthetic": open_synthetic}  # by what stands before a colon
 
 
 def open_dataset(
@@ -25,6 +28,7 @@ def open_dataset(
       mnist_5k, fashion_5k                                the digits and the garments in the package
       composed_captions, composed_masks                   scenes of them, with sentences or the class of each pixel
       folder:DIR                                          image files, a folder for each class
+      masks:DIR                                           image files, each with a mask
       FILE.npz                                            arrays
       synthetic:224x224x1000                              drawn: height x width x classes
 
@@ -78,10 +82,9 @@ def open_collection(name: str, data_dir: str | os.PathLike | None = None, *, dow
         raise UserError(
             "the data set has no name; names are like mnist_5k, cifar10, folder:DIR, FILE.npz and synthetic:32x32x10"
         )
-    if name.startswith("folder:"):
-        return open_folder(name.removeprefix("folder:"))
-    if name.startswith("synthetic:"):
-        return open_synthetic(name.removeprefix("synthetic:"))
+    kind, given, rest = name.partition(":")
+    if given and kind in OPENERS:
+        return OPENERS[kind](rest)
     if name.endswith(".npz"):
         return open_npz(name)
     if name in composed.NAMES or name == "fashion_5k":
