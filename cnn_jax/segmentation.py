@@ -20,6 +20,7 @@ from cnn_jax.layers import BatchNorm, Conv, ConvBN, global_avg_pool, taken
 from cnn_jax.layers.options import Checked, Count, ModuleDef, Rate, Such
 
 IGNORED = 255  # PASCAL VOC's void, and what torchvision's and mmsegmentation's training leave out
+LOW = 48  # channels; Chen 2018, table 1
 HALVED = 0.7  # of the side; halving leaves 0.46 to 0.67 of small odd maps, a convolution without padding 0.71 or more
 
 Backbone = Annotated[
@@ -87,8 +88,13 @@ class DeepLabV3(Checked):
     With `create_model("resnet50", num_classes=0, output_stride=8)` and rates 12, 24, 36 it is
     torchvision.models.segmentation.deeplabv3_resnet50, which has the 3x3 that the paper has not, and the dropout.
 
+    With `decoder` it is DeepLab v3+ (Chen 2018, 1802.02611, sec. 3.1), for outlines finer than the last map: the
+    backbone's map of that stride (4 in the paper) as `low`, 48 channels of a 1x1, beside the pyramid's output, resized
+    to it; `refine` sees both, and `refine2`, another 3x3, stands before the head. Its convolutions are whole ones, not
+    the separable ones of the paper's Xception.
+
     Raises:
-      UserError: the backbone has no map.
+      UserError: the backbone has no map, or none of the stride `decoder`.
     """
 
     backbone: Backbone
@@ -96,6 +102,7 @@ class DeepLabV3(Checked):
     rates: Numbers = (6, 12, 18)
     channels: Count = 256
     dropout: Rate = 0.5
+    decoder: Count | None = None
 
     def setup(self):
         nn.share_scope(self, self.backbone)
@@ -105,12 +112,18 @@ class DeepLabV3(Checked):
         maps = maps_by_stride(self.backbone, x, train=train)
         if not maps:
             raise UserError(f"DeepLab needs a map of features, and {type(self.backbone).__name__} has none")
+        if self.decoder is not None and self.decoder not in maps:
+            raise UserError(no_map(self.backbone, self.decoder, maps))
         conv = head_conv(self.backbone)
         y = AtrousPyramid(self.channels, self.rates, conv, name="aspp")([*maps.values()][-1], train=train)
         y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        if self.decoder is not None:
+            low = conv(LOW, 1, name="low")(maps[self.decoder], train=train)
+            y = jnp.concatenate([resized(y, low.shape[1:3]), low], -1)
         y = conv(self.channels, 3, padding=1, name="refine")(y, train=train)
-        logits = classify_pixels(y, self.num_classes, 1)
-        return jax.image.resize(logits, (*x.shape[:3], self.num_classes), "bilinear", antialias=False)
+        if self.decoder is not None:
+            y = conv(self.channels, 3, padding=1, name="refine2")(y, train=train)
+        return resized(classify_pixels(y, self.num_classes, 1), x.shape[1:3])
 
 
 class FeaturePyramid(Checked):
@@ -140,8 +153,7 @@ class FeaturePyramid(Checked):
         own, further = ([s for s in sorted(self.strides) if (s <= last) == inside] for inside in (True, False))
         for stride in self.strides:
             if stride not in maps and (stride <= last or stride / 2 not in self.strides):
-                there = f"its strides are {', '.join(map(str, maps))}" if maps else "it has none"
-                raise UserError(f"{type(self.backbone).__name__} has no map of stride {stride}; {there}")
+                raise UserError(no_map(self.backbone, stride, maps))
         conv = partial(Conv, self.channels, kernel_init=nn.initializers.glorot_uniform(), dtype=dtype_of(self.backbone))
         found, above = {}, None
         for stride in reversed(own):
@@ -205,6 +217,17 @@ def maps_by_stride(backbone: nn.Module, images: jax.Array, *, train: bool) -> di
             side = x.shape[1]
             maps[stride] = x
     return maps
+
+
+def no_map(backbone: nn.Module, stride: int, maps: dict[int, jax.Array]) -> str:
+    """The line for a stride that is not among a backbone's."""
+    there = f"its strides are {', '.join(map(str, maps))}" if maps else "it has none"
+    return f"{type(backbone).__name__} has no map of stride {stride}; {there}"
+
+
+def resized(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    """(B, H, W, C) -> (B, *size, C), bilinear, PyTorch's with align_corners=False where it grows."""
+    return jax.image.resize(x, (len(x), *size, x.shape[-1]), "bilinear", antialias=False)
 
 
 def grown(x: jax.Array, size: tuple[int, int]) -> jax.Array:

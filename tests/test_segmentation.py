@@ -190,6 +190,16 @@ def test_any_backbone_becomes_a_unet_with_its_maps_beside(name, options, size, c
     assert not {"fc6", "fc7"} & set(made.variables["params"])  # behind the last map
 
 
+def test_a_decoder_draws_outlines_by_a_finer_map():
+    """DeepLab v3+: 48 channels of stride 4 beside the 16 of the pyramid, and logits of stride 4."""
+    made = structure(DeepLabV3(backbone("resnet18"), 3, (2,), 16, decoder=4), (64, 64, 3))
+    shapes = {layer.path: layer.shape for layer in made.layers}
+    assert shapes["low/conv"] == (16, 16, 48) and shapes["aspp/project/conv"] == (2, 2, 16)
+    assert shapes["refine/conv"] == shapes["refine2/conv"] == (16, 16, 16) and shapes["head"] == (16, 16, 3)
+    assert made.variables["params"]["refine"]["conv"]["kernel"].shape == (3, 3, 64, 16)
+    assert made.output == (64, 64, 3)
+
+
 def test_layers_of_backbone_and_head_stand_side_by_side():
     """So that a run may start from a classifier's, and freeze until one of them."""
     names = layer_names(UNet(backbone("resnet18"), 3), (64, 64, 3))
@@ -232,6 +242,8 @@ def test_what_is_no_backbone_is_told():
         made(UNet(backbone("resnet18"), 3, (32, 16, 8)))
     with pytest.raises(UserError, match="ResNet has no map of stride 1; its strides are 2, 4, 8, 16, 32"):
         made(FeaturePyramid(backbone("resnet18"), 8, (1, 2)))
+    with pytest.raises(UserError, match="ResNet has no map of stride 1; its strides are 2, 4, 8, 16, 32"):
+        made(DeepLabV3(backbone("resnet18"), 3, decoder=1))
     with pytest.raises(UserError, match="ResNet has no map of stride 128"):
         made(FeaturePyramid(backbone("resnet18"), 8, (16, 32, 128)))
     with pytest.raises(UserError, match="rates must be a tuple of whole numbers above 0"):

@@ -13,13 +13,14 @@ from cnn_jax.data import order, views
 from cnn_jax.data.dataset import Dataset, Labels
 from cnn_jax.data.decode import Interpolation
 from cnn_jax.data.engines import Engine, FromHost, OnDevice, choose_engine
+from cnn_jax.data.masks import resized
 from cnn_jax.data.sources import open_run
 from cnn_jax.distributed import once
 from cnn_jax.errors import UserError
 from cnn_jax.recipes import Recipe
 from cnn_jax.sharding import per_seed, replicated, split
 
-TASKS: dict[str, Labels] = {"classify": "class", "embed": "class"}  # what a recipe's task learns
+TASKS: dict[str, Labels] = {"classify": "class", "embed": "class", "segment": "mask"}  # what a recipe's task learns
 
 
 class Batch(NamedTuple):
@@ -138,6 +139,8 @@ def open_loaders(
     if labelled != wanted:
         learns = next((task for task, labels in TASKS.items() if labels == labelled), labelled)
         raise UserError(f"{config.dataset} has labels for --task {learns}, and --task {config.task} learns a {wanted}")
+    if labelled == "mask":  # images of many sizes come with masks of many sizes
+        sets = {name: dataset if dataset.fixed_size else resized(dataset, size) for name, dataset in sets.items()}
     if len(sets["train"]) < config.batch_size:
         images = f"{len(sets['train'])} training images"
         raise UserError(f"--batch-size {config.batch_size} is more than the {images}")

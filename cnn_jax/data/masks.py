@@ -94,7 +94,7 @@ def open_masks(path: str) -> Collection:
         files = [mask for opener in openers.values() for mask in opener().masks]
         highest = max((int(values[values != IGNORED].max(initial=0)) for values in map(_told, files)), default=0)
         classes = tuple(map(str, range(highest + 1)))
-    return Collection(f"masks:{path}", classes, (None, None, 3), openers, (None, None))
+    return Collection(f"masks:{path}", classes, (None, None, 3), openers, "mask", (None, None))
 
 
 def resized(dataset: Dataset, size: int) -> Dataset:

@@ -21,6 +21,7 @@ from cnn_jax.recipes import (
     preresnet,
     resnet,
     resnet_cifar,
+    segmentation,
     senet,
     shufflenet,
     small,
@@ -32,7 +33,7 @@ from cnn_jax.recipes import (
     zfnet,
 )
 from cnn_jax.recipes.recipe import Augment, Optimizer, Recipe, Schedule
-from cnn_jax.recipes.uses import Embed
+from cnn_jax.recipes.uses import Embed, Segment
 
 PAPERS = (
     lenet,
@@ -64,8 +65,9 @@ PAPERS = (
     small,
     finetune,
     embedding,
+    segmentation,
 )  # in the order of models.FAMILIES, then what trains networks of others
 RECIPES: dict[str, Recipe] = {name: recipe for paper in PAPERS for name, recipe in paper.RECIPES.items()}
 DEFAULT_RECIPE = "lenet5_modern"
 
-__all__ = ["DEFAULT_RECIPE", "PAPERS", "RECIPES", "Augment", "Embed", "Optimizer", "Recipe", "Schedule"]
+__all__ = ["DEFAULT_RECIPE", "PAPERS", "RECIPES", "Augment", "Embed", "Optimizer", "Recipe", "Schedule", "Segment"]

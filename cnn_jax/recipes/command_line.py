@@ -267,7 +267,7 @@ def _kind(hint: Any) -> str:
     arguments = get_args(hint)
     if get_origin(hint) is tuple:
         number = "two " if arguments[-1] is not Ellipsis else ""
-        return f"{number}{'numbers' if arguments[0] is float else 'names'}, with spaces between them"
+        return f"{number}{'names' if arguments[0] is str else 'numbers'}, with spaces between them"
     if get_origin(hint) in (UnionType, Union):
         return _kind(arguments[0]) + ("" if arguments[0] in (str, Path) else " or None")
     if get_origin(hint) is Literal:

@@ -59,7 +59,7 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
         return value
     if get_origin(hint) is tuple:
         item = get_args(hint)[0]
-        right = "a list of numbers" if item is float else "a list of text"
+        right = "a list of text" if item is str else "a list of numbers"
         check(isinstance(value, list), name, json.dumps(value), right)
         return tuple(_converted(one, item, name) for one in value)
     if get_origin(hint) in (UnionType, Union):  # str | None, Literal[...] | None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cnn_jax.recipes.checks import check, check_range
-from cnn_jax.recipes.uses import Embed
+from cnn_jax.recipes.uses import Embed, Segment
 
 
 @dataclass(frozen=True)
@@ -185,6 +185,9 @@ class Augment:
         check_range("augment.cutmix", self.cutmix, 0)
 
 
+MOVING = ("rotate", "translate", "scale", "shear", "elastic", "crop", "policy", "erase")  # or hide
+
+
 class ModelOptions(dict[str, Any]):
     """Options of create_model by name, as JSON has them; not to be changed, since a recipe is a key."""
 
@@ -201,8 +204,9 @@ class Recipe:
 
     model: str
     """A name that cnn_jax.list_models() gives."""
-    task: Literal["classify", "embed"] = "classify"
-    """What is learned. classify: one class for each image; embed: vectors that lie close for images of one class."""
+    task: Literal["classify", "embed", "segment"] = "classify"
+    """What is learned. classify: one class for each image; embed: vectors that lie close for images of one class;
+    segment: one class for each pixel."""
     stem: Literal["imagenet", "cifar"] | None = None
     """cifar: the network's form for images of 28 to 64 pixels; its own form if not given."""
     image_size: int | None = None
@@ -211,7 +215,7 @@ class Recipe:
     """Other options of the network as a JSON object, such as {"shortcut": "A", "se_reduction": 16}; create_model
     checks them. Lists are tuples there."""
     dataset: str = "mnist_5k"
-    """mnist_5k, a TFDS set (name or name:version), folder:DIR, a file.npz, or synthetic:HxWxCLASSES."""
+    """mnist_5k, a TFDS set (name or name:version), folder:DIR, masks:DIR, a file.npz, or synthetic:HxWxCLASSES."""
     train_split: str = "train"
     """What is trained on; a part of a split as TFDS writes it, such as "train[:90%]"."""
     test_split: str = "test"
@@ -281,6 +285,7 @@ class Recipe:
     schedule: Schedule = field(default_factory=Schedule)
     augment: Augment = field(default_factory=Augment)
     embed: Embed = field(default_factory=Embed)
+    segment: Segment = field(default_factory=Segment)
 
     def __post_init__(self):
         for name, folder in (("data-dir", self.data_dir), ("start", self.start)):
@@ -328,6 +333,10 @@ class Recipe:
                 check(value == usual, name, value, f"{usual} with task={self.task}")
         if self.task == "embed":
             self.embed.check_batch(self.batch_size, parts)
+        if self.task == "segment":
+            for name in MOVING:  # a mask would have to move along
+                value = getattr(self.augment, name)
+                check(not value, f"augment.{name}", value, "left out with task=segment, whose masks pad and flip move")
         if self.seeds > 1:
             check(self.precise_bn == 0, "precise-bn", self.precise_bn, "0 with seeds above 1")
             check(self.start is None, "start", self.start, "left out with seeds above 1")

@@ -50,3 +50,31 @@ class Embed:
         each = self.images_per_class
         check(size % each == 0, "batch-size", size, f"a multiple of embed.images-per-class={each}")
         check(parts == 1 or self.loss == "arcface", "optimizer.accumulate", parts, f"1 with embed.loss={self.loss}")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """How task=segment finds the class of each pixel; cnn_jax/segmentation.py has the networks and the losses."""
+
+    head: Literal["unet", "deeplab"] = "unet"
+    """What stands on the backbone. unet: Ronneberger 2015; deeplab: v3 (Chen 2017), with a decoder v3+ (Chen 2018)."""
+    widths: tuple[int, ...] = (256, 128, 64, 32, 16)
+    """unet: channels of the steps from the smallest map up, of which a backbone that halves less often takes the last
+    ones."""
+    rates: tuple[int, ...] = (6, 12, 18)
+    """deeplab: how far apart the taps of its 3x3 convolutions stand, in positions of the last map."""
+    channels: int = 256
+    """deeplab: of all its layers."""
+    decoder: int | None = None
+    """deeplab: pixels to a position of the finer map that outlines are drawn by; none if not given."""
+    dice: float = 0.0
+    """Weight of the Dice loss (Milletari 2016) beside the cross-entropy of pixels."""
+
+    def __post_init__(self):
+        for name, numbers in (("widths", self.widths), ("rates", self.rates)):
+            right = "whole numbers from 1 to 65,536"
+            check(bool(numbers) and min(numbers) > 0 and max(numbers) <= 65536, f"segment.{name}", numbers, right)
+        check_range("segment.channels", self.channels, 1, 65536)
+        if self.decoder is not None:
+            check_range("segment.decoder", self.decoder, 1, 1024)
+        check_range("segment.dice", self.dice, 0)

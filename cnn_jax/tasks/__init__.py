@@ -3,9 +3,10 @@
 from cnn_jax.recipes import Recipe
 from cnn_jax.tasks.classify import Classify
 from cnn_jax.tasks.embed import Embed
+from cnn_jax.tasks.segment import Segment
 from cnn_jax.tasks.task import Figure, Records, Task, image_size
 
-TASKS: dict[str, type[Task]] = {"classify": Classify, "embed": Embed}
+TASKS: dict[str, type[Task]] = {"classify": Classify, "embed": Embed, "segment": Segment}
 
 
 def make_task(config: Recipe, classes: int, channels: int, cropped: bool = False) -> Task:

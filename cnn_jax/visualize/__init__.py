@@ -22,6 +22,7 @@ _PUBLIC = {
     "draw_comparison": "cnn_jax.visualize.comparison",
     "draw_augmentations": "cnn_jax.visualize.augmentations",
     **dict.fromkeys(("draw_distances", "draw_map", "draw_neighbours"), "cnn_jax.visualize.embeddings"),
+    "draw_masks": "cnn_jax.visualize.masks",
     "draw_samples": "cnn_jax.visualize.samples",
 }
 

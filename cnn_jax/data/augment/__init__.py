@@ -16,6 +16,7 @@ from cnn_jax.data.augment.geometry import (
     random_resized_crop,
     scale_jitter,
 )
+from cnn_jax.data.augment.masks import make_mask_preprocess
 from cnn_jax.data.augment.mixing import cutmix, mixup, random_erasing
 from cnn_jax.data.augment.policies import autoaugment, randaugment
 from cnn_jax.data.augment.preprocess import make_mixing, make_preprocess, normalize
@@ -28,6 +29,7 @@ __all__ = [
     "elastic",
     "fit",
     "flip",
+    "make_mask_preprocess",
     "make_mixing",
     "make_preprocess",
     "mixup",
