@@ -14,11 +14,11 @@ from cnn_jax.visualize.pictures import plain
 
 SHOWN = 12  # images
 LEGEND = 40  # classes at most that are named
-UNKNOWN = (0.6, 0.6, 0.6)
+UNKNOWN = (1, 1, 1)
 
 
 def class_colours(classes: int) -> np.ndarray:
-    """(256, 3) in [0, 1]: black for class 0, which is most often the background, grey for IGNORED and what is none."""
+    """(256, 3) in [0, 1]: black for class 0, which is most often the background, white for IGNORED and what is none."""
     twenty, hues = matplotlib.colormaps["tab20"], matplotlib.colormaps["hsv"]
     chosen = twenty(np.arange(20)) if classes <= 21 else hues(np.linspace(0, 0.95, classes - 1))
     colours = np.full((256, 3), UNKNOWN)
