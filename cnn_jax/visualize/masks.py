@@ -14,7 +14,7 @@ from cnn_jax.visualize.pictures import plain
 
 SHOWN = 12  # images
 LEGEND = 40  # classes at most that are named
-UNKNOWN = (1, 1, 1)
+UNKNOWN = (1.0, 1.0, 1.0)
 
 
 def class_colours(classes: int) -> np.ndarray:
