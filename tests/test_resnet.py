@@ -145,3 +145,9 @@ def test_the_stem_by_blocks_is_the_same_function_of_the_same_parameters():
     np.testing.assert_allclose(
         *(quick_apply(net, variables, x, train=False) for net in (plain, by_blocks)), rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize(("name", "params"), [("resnet18", 1_785_336), ("resnet50", 4_100_232)])
+def test_a_narrow_network_has_the_parameters_of_timms(name, params):
+    """timm 1.0.31: ResNet(BasicBlock or Bottleneck, layers, channels=(24, 48, 96, 192))."""
+    assert structure(create_model(name, width=24), (224, 224, 3)).params == params

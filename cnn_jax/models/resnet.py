@@ -114,7 +114,8 @@ class Bottleneck(nn.Module):
 class ResNet(Checked):
     """(B, H, W, C) -> (B, num_classes) float32 logits; with `num_classes=0` the pooled features.
 
-    `stages` counts the blocks of each stage. `stem`: "imagenet" (7x7 of stride 2, max pool),
+    `stages` counts the blocks of each stage, of which the first has `width` channels (a Bottleneck's four times as many
+    behind it), each next one twice as many. `stem`: "imagenet" (7x7 of stride 2, max pool),
     "space_to_depth" (the same function of the same kernel, see conv.convolve_blocks), "deep" (three
     3x3, 1812.01187, fig. 2b) or "cifar" (one 3x3 of stride 1, no pool: for 28 to 64 pixels).
     `shortcut`: see Shortcut, "none" for a plain net. `se_reduction` adds squeeze-and-excitation to
@@ -131,6 +132,7 @@ class ResNet(Checked):
     block: ModuleDef = BasicBlock
     stem: Literal["imagenet", "space_to_depth", "deep", "cifar"] = "imagenet"
     stem_width: Count = 64
+    width: Count = 64
     caffe_pool: bool = False
     shortcut: Literal["A", "B", "C", "D", "none"] = "B"
     shortcut_kernel: Count = 1
@@ -159,16 +161,16 @@ class ResNet(Checked):
             shortcut=None if self.shortcut == "none" else shortcut,
             se=se,
         )
-        width = self.stem_width
+        stem = self.stem_width
         if self.stem in ("imagenet", "space_to_depth"):
             by_blocks = self.stem == "space_to_depth"
-            x = tap(self, "stem", conv(width, 7, 2, 3, by_blocks=by_blocks, name="stem")(x, train=train))
+            x = tap(self, "stem", conv(stem, 7, 2, 3, by_blocks=by_blocks, name="stem")(x, train=train))
         elif self.stem == "deep":
-            x = conv(width // 2, 3, 2, 1, name="stem1")(x, train=train)
-            x = conv(width // 2, 3, 1, 1, name="stem2")(x, train=train)
-            x = tap(self, "stem", conv(width, 3, 1, 1, name="stem3")(x, train=train))
+            x = conv(stem // 2, 3, 2, 1, name="stem1")(x, train=train)
+            x = conv(stem // 2, 3, 1, 1, name="stem2")(x, train=train)
+            x = tap(self, "stem", conv(stem, 3, 1, 1, name="stem3")(x, train=train))
         else:
-            x = tap(self, "stem", conv(width, 3, 1, 1, name="stem")(x, train=train))
+            x = tap(self, "stem", conv(stem, 3, 1, 1, name="stem")(x, train=train))
         if self.stem != "cifar":
             x = max_pool(x, 3, 2, ceil_mode=True) if self.caffe_pool else max_pool(x, 3, 2, 1)
         rates = depth_rates(sum(self.stages), self.stochastic_depth)
@@ -177,7 +179,7 @@ class ResNet(Checked):
             for j in range(1, (min(blocks, 2) if self.scan else blocks) + 1):
                 scanned = blocks - 1 if self.scan and j == 2 else None
                 module = block(
-                    64 * 2 ** (i - 1),
+                    self.width * 2 ** (i - 1),
                     stride if j == 1 else 1,
                     (before if j == 1 else behind, behind),
                     stochastic_depth=next(rates),
