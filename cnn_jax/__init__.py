@@ -64,7 +64,19 @@ _PUBLIC = {
     "Recipe": "cnn_jax.recipes",
 }
 
-_ROOMS = ("data", "evaluation", "export", "layers", "models", "recipes", "tasks", "training", "visualize", "weights")
+_ROOMS = (
+    "captioning",
+    "data",
+    "evaluation",
+    "export",
+    "layers",
+    "models",
+    "recipes",
+    "tasks",
+    "training",
+    "visualize",
+    "weights",
+)
 
 __all__ = list(_PUBLIC)
 

@@ -92,14 +92,14 @@ def structure(model: nn.Module, image: Shape) -> Structure:
         own = context.module.variables.get("params", {}) if context.method_name == "__call__" else {}
         sizes = {name: leaf.size for name, leaf in own.items() if hasattr(leaf, "size")}
         if sizes:
-            positions = math.prod(output.shape[1:-1])
+            shape = output.shape[1:] if isinstance(output, jax.Array) else ()  # an LSTM's kernels give themselves
             layers.append(
                 Layer(
                     "/".join(context.module.path),
                     type(context.module).__name__,
-                    output.shape[1:],
+                    shape,
                     sum(sizes.values()),
-                    sizes.get("kernel", 0) * positions,
+                    sizes.get("kernel", 0) * math.prod(shape[:-1]),
                 )
             )
         return output
