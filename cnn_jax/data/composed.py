@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from cnn_jax.data import fashion_5k, mnist_5k
-from cnn_jax.data.dataset import Collection, Labels, Record
+from cnn_jax.data.dataset import END, SPECIAL, Collection, Labels, Record
 
 SIDE, THING = 64, 28  # pixels of a scene and of a thing in it
 SPLITS = {"train": 8_000, "test": 1_000}
@@ -23,8 +23,7 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 # Sentences. Garments that are told apart at this size: not a shirt from a coat, nor a sandal from a sneaker.
 GARMENTS = {1: "trouser", 2: "pullover", 3: "dress", 7: "sneaker", 8: "bag", 9: "boot"}  # by their label
 RELATIONS = ("to the left of", "to the right of", "above", "below")  # an even one and the next are each other's inverse
-PAD, START, END, UNKNOWN = range(4)
-WORDS = ("<pad>", "<start>", "<end>", "<unk>", "a", "an", *" ".join(RELATIONS).split(), *GARMENTS.values(), *DIGITS)
+WORDS = (*SPECIAL, "a", "an", *" ".join(RELATIONS).split(), *GARMENTS.values(), *DIGITS)
 VOCABULARY = tuple(dict.fromkeys(WORDS))
 LONGEST = 9  # "a sneaker to the left of an eight" and the end
 

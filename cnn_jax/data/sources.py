@@ -10,12 +10,18 @@ from cnn_jax.data import composed, fashion_5k, mnist_5k, order, splits
 from cnn_jax.data.arrays import ArraySource, of_sources, open_npz, open_synthetic
 from cnn_jax.data.dataset import Collection, Dataset
 from cnn_jax.data.folder import open_folder
+from cnn_jax.data.karpathy import open_karpathy
 from cnn_jax.data.masks import open_masks
 from cnn_jax.data.prepare import NotWritable, prepare
 from cnn_jax.data.tfds_sets import find_builder, open_tfds
 from cnn_jax.errors import UserError
 
-OPENERS = {"folder": open_folder, "masks": open_masks, "synthetic": open_synthetic}  # by what stands before a colon
+OPENERS = {  # by what stands before a colon
+    "folder": open_folder,
+    "karpathy": open_karpathy,
+    "masks": open_masks,
+    "synthetic": open_synthetic,
+}
 
 
 def open_dataset(
@@ -29,6 +35,7 @@ def open_dataset(
       composed_captions, composed_masks                   scenes of them, with sentences or the class of each pixel
       folder:DIR                                          image files, a folder for each class
       masks:DIR                                           image files, each with a mask
+      karpathy:FILE.json                                  image files with sentences, as COCO's and Flickr's
       FILE.npz                                            arrays
       synthetic:224x224x1000                              drawn: height x width x classes
 
