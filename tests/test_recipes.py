@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from quick_jit import quick_jit
 
-from cnn_jax.data import mnist_5k
+from cnn_jax.data import composed, mnist_5k
 from cnn_jax.data.order import Timeline
 from cnn_jax.models import FAMILIES, MODELS
 from cnn_jax.recipes import (
@@ -44,7 +44,10 @@ SETS = {
     "mnist_5k": (4_000, 10, 1),
     "fashion_5k": (4_000, 10, 1),
     "composed_masks": (8_000, 16, 1),
+    "composed_captions": (8_000, len(composed.VOCABULARY), 1),
 }
+# Of one image; () where it is a class.
+LABELS = {"caption": composed.Captions.label_shape, "segment": composed.Masks.label_shape}
 DIGITS = [name for name, recipe in RECIPES.items() if recipe.dataset == "mnist_5k"]
 # Their programs take long to compile.
 BRANCHED = (
@@ -81,7 +84,7 @@ def test_every_family_has_a_recipe_and_a_small_one(family):
         assert any(recipe.dataset == "imagenet2012" for recipe in own)
 
 
-@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.task != "segment"])
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.task in ("classify", "embed")])
 def test_the_form_of_a_network_fits_its_images(name):
     """Scenes with masks, of several things, are seen by a network's own form at 64 pixels too."""
     recipe = RECIPES[name]
@@ -119,8 +122,7 @@ def test_a_recipe_computes_a_step_at_its_own_size(name):
     recipe = RECIPES[name]
     made = program(recipe)
     images = jax.ShapeDtypeStruct((recipe.batch_size, *made.size, made.channels), jnp.uint8)
-    masks = made.size if recipe.task == "segment" else ()
-    labels = jax.ShapeDtypeStruct((recipe.batch_size, *masks), jnp.uint8 if masks else jnp.int32)
+    labels = jax.ShapeDtypeStruct((recipe.batch_size, *LABELS.get(recipe.task, ())), jnp.int32)
     state = jax.eval_shape(made.init, 0)
     after, metrics = jax.eval_shape(partial(train_step, made), state, {"image": images, "label": labels})
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)

@@ -20,7 +20,8 @@ from cnn_jax.errors import UserError
 from cnn_jax.recipes import Recipe
 from cnn_jax.sharding import per_seed, replicated, split
 
-TASKS: dict[str, Labels] = {"classify": "class", "embed": "class", "segment": "mask"}  # what a recipe's task learns
+# What a recipe's task learns.
+TASKS: dict[str, Labels] = {"classify": "class", "embed": "class", "segment": "mask", "caption": "captions"}
 
 
 class Batch(NamedTuple):

@@ -3,6 +3,7 @@
 from cnn_jax.recipes import (
     alexnet,
     bn_inception,
+    captioning,
     densenet,
     dpn,
     embedding,
@@ -66,6 +67,7 @@ PAPERS = (
     finetune,
     embedding,
     segmentation,
+    captioning,
 )  # in the order of models.FAMILIES, then what trains networks of others
 RECIPES: dict[str, Recipe] = {name: recipe for paper in PAPERS for name, recipe in paper.RECIPES.items()}
 DEFAULT_RECIPE = "lenet5_modern"

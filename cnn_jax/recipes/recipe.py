@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cnn_jax.recipes.checks import check, check_range
-from cnn_jax.recipes.uses import Embed, Segment
+from cnn_jax.recipes.uses import Caption, Embed, Segment
 
 
 @dataclass(frozen=True)
@@ -204,9 +204,9 @@ class Recipe:
 
     model: str
     """A name that cnn_jax.list_models() gives."""
-    task: Literal["classify", "embed", "segment"] = "classify"
+    task: Literal["classify", "embed", "segment", "caption"] = "classify"
     """What is learned. classify: one class for each image; embed: vectors that lie close for images of one class;
-    segment: one class for each pixel."""
+    segment: one class for each pixel; caption: sentences about an image."""
     stem: Literal["imagenet", "cifar"] | None = None
     """cifar: the network's form for images of 28 to 64 pixels; its own form if not given."""
     image_size: int | None = None
@@ -215,7 +215,8 @@ class Recipe:
     """Other options of the network as a JSON object, such as {"shortcut": "A", "se_reduction": 16}; create_model
     checks them. Lists are tuples there."""
     dataset: str = "mnist_5k"
-    """mnist_5k, a TFDS set (name or name:version), folder:DIR, masks:DIR, a file.npz, or synthetic:HxWxCLASSES."""
+    """mnist_5k, a TFDS set (name or name:version), folder:DIR, a file.npz, masks:DIR, karpathy:FILE.json, or
+    synthetic:HxWxCLASSES."""
     train_split: str = "train"
     """What is trained on; a part of a split as TFDS writes it, such as "train[:90%]"."""
     test_split: str = "test"
@@ -286,6 +287,7 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     embed: Embed = field(default_factory=Embed)
     segment: Segment = field(default_factory=Segment)
+    caption: Caption = field(default_factory=Caption)
 
     def __post_init__(self):
         for name, folder in (("data-dir", self.data_dir), ("start", self.start)):

@@ -78,3 +78,42 @@ class Segment:
         if self.decoder is not None:
             check_range("segment.decoder", self.decoder, 1, 1024)
         check_range("segment.dice", self.dice, 0)
+
+
+@dataclass(frozen=True)
+class Caption:
+    """task=caption: the decoder behind the network, and how sentences are found in a test."""
+
+    attention: bool = True
+    """The decoder looks at positions of a map (Xu 2015, 1502.03044); else it is given the image once, by the pooled
+    features (Vinyals 2014, 1411.4555)."""
+    look_at: str | None = None
+    """attention: the map by its name, such as stage3, as `cnn-jax info` lists them; the last one if not given."""
+    width: int = 512
+    """Units of the LSTM, and of the attention's hidden layer (1411.4555, sec. 4.3.1)."""
+    embedding: int = 512
+    """Numbers that a word is (the same)."""
+    dropout: float = 0.5
+    """Share of the units dropped before the words' logits; --dropout is that of the network before."""
+    coverage: float = 1.0
+    """attention: lambda, the weight of looking at every position alike over a sentence (1502.03044, eq. 14)."""
+    beam: int = 3
+    """Sentences that are kept while the best is looked for; 1 takes the likeliest word each time."""
+    length_power: float = 0.0
+    """The power of its length that a sentence's log-likelihood is divided by when the best is chosen: 1 prefers longer
+    ones, 0 is the papers' likelihood."""
+    length: int | None = None
+    """Words of a sentence at most, its end included: further ones of longer references are not trained on. As the
+    data set's longest if not given."""
+
+    def __post_init__(self):
+        if self.look_at is not None:
+            check(self.attention, "caption.look-at", self.look_at, "left out without caption.attention")
+        check_range("caption.width", self.width, 1, 65_536)
+        check_range("caption.embedding", self.embedding, 1, 65_536)
+        check_range("caption.dropout", self.dropout, 0, 1, open_high=True)
+        check_range("caption.coverage", self.coverage, 0)
+        check_range("caption.beam", self.beam, 1, 1000)
+        check_range("caption.length-power", self.length_power, 0, 10)
+        if self.length is not None:
+            check_range("caption.length", self.length, 1, 1000)

@@ -20,6 +20,7 @@ _PUBLIC = {
     **dict.fromkeys(_OWN_IMAGES, "cnn_jax.visualize.maximisation"),
     **dict.fromkeys(_PANELS, "cnn_jax.visualize.panels"),
     "draw_comparison": "cnn_jax.visualize.comparison",
+    **dict.fromkeys(("draw_attention", "draw_captions"), "cnn_jax.visualize.captions"),
     "draw_augmentations": "cnn_jax.visualize.augmentations",
     **dict.fromkeys(("draw_distances", "draw_map", "draw_neighbours"), "cnn_jax.visualize.embeddings"),
     "draw_masks": "cnn_jax.visualize.masks",
