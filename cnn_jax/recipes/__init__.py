@@ -34,7 +34,7 @@ from cnn_jax.recipes import (
     zfnet,
 )
 from cnn_jax.recipes.recipe import Augment, Optimizer, Recipe, Schedule
-from cnn_jax.recipes.uses import Embed, Segment
+from cnn_jax.recipes.uses import Caption, Embed, Segment
 
 PAPERS = (
     lenet,
@@ -72,4 +72,15 @@ PAPERS = (
 RECIPES: dict[str, Recipe] = {name: recipe for paper in PAPERS for name, recipe in paper.RECIPES.items()}
 DEFAULT_RECIPE = "lenet5_modern"
 
-__all__ = ["DEFAULT_RECIPE", "PAPERS", "RECIPES", "Augment", "Embed", "Optimizer", "Recipe", "Schedule", "Segment"]
+__all__ = [
+    "DEFAULT_RECIPE",
+    "PAPERS",
+    "RECIPES",
+    "Augment",
+    "Caption",
+    "Embed",
+    "Optimizer",
+    "Recipe",
+    "Schedule",
+    "Segment",
+]
