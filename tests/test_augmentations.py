@@ -19,7 +19,7 @@ def test_every_augmentation_and_every_operation_has_a_row():
     shown = {f.func if isinstance(f, partial) else f for f in functions} | {
         f.args[0] for f in functions if isinstance(f, partial) and f.args
     }
-    helpers = {"crop_boxes", "fit", "make_mixing", "make_preprocess", "normalize"}
+    helpers = {"crop_boxes", "fit", "make_mask_preprocess", "make_mixing", "make_preprocess", "normalize"}
     assert {getattr(augment, name) for name in augment.__all__ if name not in helpers} <= shown
     assert set(policies.OPERATIONS) - {"Identity"} <= shown
 

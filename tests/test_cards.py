@@ -98,8 +98,8 @@ def test_weights_are_listed_by_network_and_by_tag():
     assert list_models("lenet*", pretrained=True) == []
 
 
-def test_the_readme_counts_them():
-    assert f"# one of {len(WEIGHT_CARDS)}; num_classes=10" in (Path(__file__).parents[1] / "README.md").read_text()
+def test_the_page_counts_them():
+    assert f"# one of {len(WEIGHT_CARDS)}; num_classes=10" in (Path(__file__).parents[1] / "docs/python.md").read_text()
 
 
 def test_an_alias_names_the_same_weights():

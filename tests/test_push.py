@@ -12,9 +12,8 @@ from safetensors.numpy import load_file
 
 from cnn_jax import create_model, load_pretrained, model_info, weight_card
 from cnn_jax.cli import main
-from cnn_jax.commands import network
 from cnn_jax.models.structure import structure
-from cnn_jax.training import manifest
+from cnn_jax.training import manifest, trained
 
 NAME = "mobilenetv3_small_050"
 
@@ -25,7 +24,7 @@ def run(tmp_path, monkeypatch):
     shapes = structure(create_model(NAME, num_classes=3), (32, 32, 1)).variables
     rng = np.random.default_rng(0)
     variables = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes)
-    monkeypatch.setattr(network, "load_variables", lambda folder, which: {"best": variables}[which])
+    monkeypatch.setattr(trained, "load_variables", lambda folder, which: {"best": variables}[which])
     folder = tmp_path / "run"
     (folder / "checkpoints" / "4").mkdir(parents=True)
     manifest.write(folder / "checkpoints" / "4", {"step": 4, "files": {}, "metrics": {"test_top1": 0.875}})

@@ -49,7 +49,7 @@ def trained(mesh, group_size, fully_sharded):
     moves = Optimizer(lr=0.05, momentum=0.9, weight_decay=1e-3, ema=0.99)
     config = Recipe(model="lenet5_modern", optimizer=moves, schedule=Schedule(kind="constant"))
     program = Program(config, Timeline(100, 32, 1), classes=10, channels=1)
-    vars(program).update(apply=net.apply, preprocess=noisy)  # in place of what is cached
+    vars(program)["apply"], vars(program.task)["preprocess"] = net.apply, noisy  # in place of what is cached
 
     def init():
         variables = net.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), train=False)
