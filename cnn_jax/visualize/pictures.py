@@ -111,7 +111,7 @@ def draw_mistakes(
 ) -> None:
     """The wrongly classified images with the surest guesses first: label above, guess below.
 
-    `predictions` and `pixels` as in `draw_run`.
+    `predictions` are evaluation.evaluate's, `pixels(index)` gives an image, (H, W, C) uint8.
     """
     wrong = np.flatnonzero(~predictions["top1"])
     shown = wrong[np.argsort(-predictions["confidence"][wrong], kind="stable")][:most]
