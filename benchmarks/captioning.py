@@ -10,29 +10,20 @@ right if they are one of the scene's two, word by word; BLEU and CIDEr are the C
 standard deviations over seeds; a run that is in DIR is not made again, one that was killed goes on.
 """
 
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 
 import numpy as np
 
 from benchmarks.contender import Rows
-from benchmarks.networks import ROOT
 from benchmarks.report import command_line, write
+from benchmarks.runs import spread, trained
 
 RECIPES = {"no attention": "show_and_tell_small", "attention": "show_attend_tell_small"}
 SEARCHES = {"greedy": 1, "beam 3": 3}
 FIGURES = ("exact", "bleu1", "bleu2", "bleu3", "bleu4", "cider")
 BATCH = 100
-
-
-def train(out: Path, *options: str) -> None:
-    """A run of train.py, made if it is not there, or gone on with."""
-    if not (out / "summary.json").exists():
-        command = [sys.executable, "train.py", "--out", str(out), "--resume", "auto", *options]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
 def write_things(file: Path) -> None:
@@ -81,20 +72,18 @@ def main(argv: list[str] | None = None) -> int:
     write_things(folder / "things.npz")
     classifier = ("--recipe", "finetune", *network, "--image-size", "32", "--dataset", str(folder / "things.npz"))
     adamw = ("--optimizer.kind", "adamw", "--optimizer.lr", "3e-3", "--optimizer.weight-decay", "0.02")
-    train(folder / "things", *classifier, *adamw, "--epochs", str(options.things_epochs))
+    trained(folder / "things", *classifier, *adamw, "--epochs", str(options.things_epochs))
     found: dict[str, list[dict[str, float]]] = {}
     for seed in range(options.seeds):
         for kind, recipe in RECIPES.items():
             out = folder / f"{recipe}-{seed}"
-            train(out, "--recipe", recipe, "--start", str(folder / "things"), "--seed", str(seed), *others)
+            trained(out, "--recipe", recipe, "--start", str(folder / "things"), "--seed", str(seed), *others)
             for search, beam in SEARCHES.items():
                 found.setdefault(f"{kind}, {search}", []).append(scores(out, beam))
                 print(f"seed {seed}, {kind}, {search}: {found[f'{kind}, {search}'][-1]}", file=sys.stderr)
 
     def cell(of_seeds: list[dict[str, float]], figure: str) -> str:
-        values = [each[figure] for each in of_seeds]
-        digits = 1 if figure == "exact" else 2 if figure == "cider" else 3
-        return f"{mean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
+        return spread([each[figure] for each in of_seeds], {"exact": 1, "cider": 2}.get(figure, 3))
 
     rows: Rows = [("decoder", "exact (%)", *(f"BLEU-{n}" for n in range(1, 5)), "CIDEr")]
     rows += [(name, *(cell(each, figure) for figure in FIGURES)) for name, each in found.items()]

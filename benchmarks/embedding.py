@@ -9,19 +9,16 @@ DIR/embedding is not made again. Either choice of unseen classes, a kind of shoe
 was made before anything was measured with it.
 """
 
-import json
-import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 
 import numpy as np
 
 from benchmarks.contender import Rows
-from benchmarks.networks import ROOT
 from benchmarks.report import command_line, write
+from benchmarks.runs import spread, trained
 
 RECIPE = "embedding"
 UNSEEN = {"Trousers, pullovers, sneakers": ("1", "2", "7"), "Sandals, shirts, bags": ("5", "6", "8")}
@@ -50,14 +47,6 @@ FIGURES = {
     "equal error rate": "eer",
     "recall@1": "recall1",
 }
-
-
-def trained(out: Path, *options: str) -> dict:
-    """The summary of a run of train.py, made if it is not there, or gone on with."""
-    if not (out / "summary.json").exists():
-        command = [sys.executable, "train.py", "--recipe", RECIPE, "--out", str(out), "--resume", "auto", *options]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return json.loads((out / "summary.json").read_text())
 
 
 def untrained(model: str, classes: tuple[str, ...], prepared: str, seeds: int) -> dict[str, list[dict]]:
@@ -109,13 +98,12 @@ def main(argv: list[str] | None = None) -> int:
             for seed in range(options.seeds):
                 run = (*data, *classes, "--model", options.model, "--epochs", str(options.epochs), "--seed", str(seed))
                 out = folder / f"{options.model}-{''.join(unseen)}-{name}-{seed}"
-                found.setdefault(name, []).append(trained(out, *run, "--embed.loss", *LOSSES[name]))
+                found.setdefault(name, []).append(trained(out, "--recipe", RECIPE, *run, "--embed.loss", *LOSSES[name]))
                 print(f"{title}, {name}, seed {seed}: {found[name][-1]['test_accuracy']:.2%}", file=sys.stderr)
         rows: Rows = [("trained by", *FIGURES)]
         for name, runs in found.items():
             columns = [[100 * run[f"test_{key}"] for run in runs] for key in FIGURES.values()]
-            cells = (f"{mean(c):.1f}" + (f" ± {stdev(c):.1f}" if len(c) > 1 else "") for c in columns)
-            rows.append((TITLES[name], *cells))
+            rows.append((TITLES[name], *map(spread, columns)))
         tables[title] = rows
     notes = (
         f"In percent, on 3,000 images of three classes that were not trained on, {options.seeds} seeds, mean and "

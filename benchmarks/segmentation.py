@@ -8,32 +8,15 @@ are those of summary.json, mean and standard deviation over seeds; a run that is
 killed goes on.
 """
 
-import json
-import subprocess
 import sys
 from pathlib import Path
-from statistics import mean, stdev
 
 from benchmarks.contender import Rows
-from benchmarks.networks import ROOT
 from benchmarks.report import command_line, write
+from benchmarks.runs import spread, trained
 
 HEADS = {"unet_small": "U-Net", "deeplab_small": "DeepLab v3+"}
 FIGURES = {"mean_iou": "mean IoU", "mean_dice": "mean Dice", "accuracy": "pixels"}
-
-
-def trained(out: Path, *options: str) -> dict:
-    """The summary of a run of train.py, made if it is not there, or gone on with."""
-    if not (out / "summary.json").exists():
-        command = [sys.executable, "train.py", "--out", str(out), "--resume", "auto", "--save-every", "200", *options]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return json.loads((out / "summary.json").read_text())
-
-
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation in percent."""
-    shown = [100 * value for value in values]
-    return f"{mean(shown):.1f}" + (f" ± {stdev(shown):.1f}" if len(shown) > 1 else "")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,18 +33,20 @@ def main(argv: list[str] | None = None) -> int:
         for model in options.models:
             for recipe in HEADS:
                 out = Path(options.dir) / f"{recipe}-{model}-{seed}"
-                summary = trained(out, "--recipe", recipe, "--model", model, "--seed", str(seed), *more)
+                summary = trained(
+                    out, "--save-every", "200", "--recipe", recipe, "--model", model, "--seed", str(seed), *more
+                )
                 found.setdefault(f"{recipe}, {model}", []).append(summary)
                 print(f"{out}: mean IoU {summary['test_mean_iou']:.4f}", file=sys.stderr)
     rows: Rows = [("head", "backbone", "parameters", *FIGURES.values())]
     for model in options.models:
         for recipe, head in HEADS.items():
             runs = found[f"{recipe}, {model}"]
-            cells = (spread([run[f"test_{key}"] for run in runs]) for key in FIGURES)
+            cells = (spread([100 * run[f"test_{key}"] for run in runs]) for key in FIGURES)
             rows.append((head, model, f"{runs[0]['params']:,}", *cells))
     classes = list(next(iter(found.values()))[0]["test_iou"])
     each: Rows = [("class", *(f"{HEADS[name.split(', ')[0]]}, {name.split(', ')[1]}" for name in found))]
-    each += [(c, *(spread([run["test_iou"][c] for run in runs]) for runs in found.values())) for c in classes]
+    each += [(c, *(spread([100 * run["test_iou"][c] for run in runs]) for runs in found.values())) for c in classes]
     tables = {"All classes": rows, "IoU of each class": each}
     note = f"In percent, 1,000 unseen scenes, {options.seeds} seeds: mean and standard deviation."
     write(options.out, "segmentation", "Segmentation of composed scenes", tables, found, notes=(note,))

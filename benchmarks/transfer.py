@@ -12,17 +12,14 @@ solved. Rates were chosen from two or three each with seed 0 and 20 images. Figu
 images of the task, mean and standard deviation over seeds; a run that is in DIR/transfer is not made again.
 """
 
-import json
-import subprocess
 import sys
 from pathlib import Path
-from statistics import mean, stdev
 
 import numpy as np
 
 from benchmarks.contender import Rows
-from benchmarks.networks import ROOT
 from benchmarks.report import command_line, write
+from benchmarks.runs import spread, trained
 
 MODEL, BATCH, PARTS = "resnet20_cifar", 64, 5
 EPOCH = 50  # steps, at least
@@ -67,22 +64,9 @@ def write_sets(folder: Path, prepared: str, counts: list[int]) -> None:
         save("digits", count, 0, *digits)
 
 
-def trained(out: Path, *options: str) -> float:
-    """Top-1 of a run of train.py, made if it is not there, or gone on with."""
-    if not (out / "summary.json").exists():
-        command = [
-            sys.executable,
-            "train.py",
-            "--out",
-            str(out),
-            "--resume",
-            "auto",
-            "--batch-size",
-            str(BATCH),
-            *options,
-        ]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return 100 * json.loads((out / "summary.json").read_text())["test_top1"]
+def top1_of(out: Path, *options: str) -> float:
+    """Top-1 in percent of a run of train.py."""
+    return 100 * trained(out, "--batch-size", str(BATCH), *options)["test_top1"]
 
 
 def probed(start: Path, file: Path) -> float:
@@ -126,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
         start = folder / f"first-{seed}"
         recipe = ("--recipe", "finetune", "--model", MODEL, "--seed", str(seed), "--augment.flip")
         fresh = ("--optimizer.lr", "0.05", "--dataset", str(folder / "first.npz"), "--epochs", str(options.epochs))
-        top1 = trained(start, *recipe, *fresh)
+        top1 = top1_of(start, *recipe, *fresh)
         print(f"seed {seed}: {top1:.2f} % on the first classes", file=sys.stderr)
         for task in ("other", "digits"):
             for count in options.images:
@@ -137,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
                 begun = (*common, "--epochs", epochs, "--start", str(start))
 
                 def run(method: str, *more: str) -> float:
-                    return trained(folder / f"{task}-{count}-{seed}-{method.replace(' ', '_')}", *more)  # noqa: B023
+                    return top1_of(folder / f"{task}-{count}-{seed}-{method.replace(' ', '_')}", *more)  # noqa: B023
 
                 rates = {}
                 for method in options.methods:
@@ -162,8 +146,7 @@ def main(argv: list[str] | None = None) -> int:
     ):
         rows: Rows = [("method", *(f"{count} a class" for count in options.images))]
         for method in options.methods:
-            cells = (found[f"{task}, {count}, {method}"] for count in options.images)
-            rows.append((method, *(f"{mean(c):.1f}" + (f" ± {stdev(c):.1f}" if len(c) > 1 else "") for c in cells)))
+            rows.append((method, *(spread(found[f"{task}, {count}, {method}"]) for count in options.images)))
         tables[title] = rows
     note = f"Top-1 in percent on all test images, {options.seeds} seeds, about {options.steps} steps of {BATCH} images."
     write(options.out, "transfer", "Transfer of a CIFAR ResNet-20", tables, found, notes=(note,))

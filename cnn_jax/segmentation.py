@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnn_jax.data.dataset import IGNORED
 from cnn_jax.errors import UserError
 from cnn_jax.layers import BatchNorm, Conv, ConvBN, global_avg_pool, taken
 from cnn_jax.layers.options import Checked, Count, ModuleDef, Rate, Such
 
-IGNORED = 255  # PASCAL VOC's void, and what torchvision's and mmsegmentation's training leave out
 LOW = 48  # channels; Chen 2018, table 1
 HALVED = 0.7  # of the side; halving leaves 0.46 to 0.67 of small odd maps, a convolution without padding 0.71 or more
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from benchmarks import predict
+from benchmarks import predict, runs
 from benchmarks.collectives import MACHINES, Collective, Compiled, predicted, read_collectives
 from benchmarks.contender import LEAD, compare, rate_rows
 from benchmarks.photos import CLASSES, photo
@@ -123,3 +123,18 @@ def test_a_real_step_sends_its_gradients_and_the_sums_of_its_batch_norms(tmp_pat
     assert alone == ["0.0", "0.0"] and float(eight[0]) == float(total)
     sent = 2 * 7 / 8 * found["devices"]["8"]["all-reduce"]["bytes"] / 1e6
     assert float(eight[1]) == pytest.approx(sent, abs=0.051)  # one decimal is shown
+
+
+def test_runs_are_made_once_and_spread_over_seeds(tmp_path, monkeypatch):
+    ran = []
+
+    def run(command, **options):
+        ran.append(command)
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "summary.json").write_text('{"test_top1": 0.5}')
+
+    monkeypatch.setattr(runs.subprocess, "run", run)
+    assert [runs.trained(tmp_path / "a", "--seed", "3") for _ in range(2)] == [{"test_top1": 0.5}] * 2
+    (command,) = ran
+    assert command[1:] == ["train.py", "--out", str(tmp_path / "a"), "--resume", "auto", "--seed", "3"]
+    assert (runs.spread([0.25]), runs.spread([1, 3], 2)) == ("0.2", "2.00 ± 1.41")

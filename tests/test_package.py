@@ -23,8 +23,8 @@ def modules_after(code: str) -> set[str]:
 # Each room imports from those before it alone; docs/architecture.md draws it.
 ROOMS = (
     "platform", "__init__", "errors", "storage", "tables", "atomic", "fetch", "compilation", "distributed", "sharding",
-    "layers", "models", "weights", "transfer", "embedding", "captioning", "segmentation",
-    "recipes", "data", "preprocessing", "evaluation", "prediction",
+    "layers", "models", "weights", "transfer", "embedding",
+    "recipes", "data", "captioning", "segmentation", "preprocessing", "evaluation", "prediction",
     "visualize", "tasks", "training", "export", "commands", "cli",
 )  # fmt: skip
 # Rooms that stand side by side in it.

@@ -9,9 +9,10 @@ A sentence is a row of int32 numbers: END behind its last word, PAD behind that.
 """
 
 from cnn_jax.captioning.loss import attention_penalty, caption_loss
-from cnn_jax.captioning.network import END, PAD, START, UNKNOWN, Captioner
+from cnn_jax.captioning.network import Captioner
 from cnn_jax.captioning.scores import can_score, caption_scores, exact_match, sentence
 from cnn_jax.captioning.search import Captions, beam_search, greedy, search
+from cnn_jax.data.dataset import END, PAD, START, UNKNOWN
 
 __all__ = [
     "END",

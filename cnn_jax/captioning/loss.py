@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cnn_jax.captioning.network import PAD
+from cnn_jax.data.dataset import PAD
 
 
 def caption_loss(logits: jax.Array, tokens: jax.Array) -> jax.Array:

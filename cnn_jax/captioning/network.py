@@ -12,11 +12,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cnn_jax.data.dataset import START
 from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.layers import taken, tap
 from cnn_jax.layers.options import Checked, Count, Rate
-
-PAD, START, END, UNKNOWN = range(4)  # the first words of every vocabulary
 
 Carry = tuple[jax.Array, jax.Array]  # the LSTM's cell and output, (B, K, width) each
 Sight = tuple[jax.Array, ...]  # with attention: the map (B, h, w, D), its share of the hidden layer

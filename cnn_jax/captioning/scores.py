@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax.captioning.network import END, PAD, UNKNOWN
+from cnn_jax.data.dataset import END, PAD, UNKNOWN
 from cnn_jax.errors import UserError
 
 OTHER = "<other>"  # a word of a reference that the vocabulary lacks: <unk> does not say it

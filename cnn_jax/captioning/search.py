@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.captioning.network import END, PAD, START, Begun, Captioner
+from cnn_jax.captioning.network import Begun, Captioner
+from cnn_jax.data.dataset import END, PAD, START
 from cnn_jax.errors import UserError
 
 

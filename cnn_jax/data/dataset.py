@@ -20,7 +20,7 @@ Shape = tuple[int | None, int | None, int]
 Labels = Literal["class", "captions", "mask"]
 Label = int | np.ndarray  # a class, or an array of classes: the words of captions, or those of a mask's pixels
 Record = tuple[bytes | np.ndarray, Label]  # an image, as an encoded file or (H, W, C) uint8, and a label
-IGNORED = 255  # in a mask: a pixel whose class is not known
+IGNORED = 255  # in a mask: no class is known; PASCAL VOC's void, and what torchvision and mmsegmentation leave out
 PAD, START, END, UNKNOWN = range(4)  # in captions: the first words of every vocabulary
 SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")  # what they are called
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from cnn_jax.data import order, views
-from cnn_jax.data.dataset import Dataset, Labels
+from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.decode import Interpolation
 from cnn_jax.data.engines import Engine, FromHost, OnDevice, choose_engine
 from cnn_jax.data.masks import resized
@@ -18,10 +18,8 @@ from cnn_jax.data.sources import open_run
 from cnn_jax.distributed import once
 from cnn_jax.errors import UserError
 from cnn_jax.recipes import Recipe
+from cnn_jax.recipes.uses import LABELS
 from cnn_jax.sharding import per_seed, replicated, split
-
-# What a recipe's task learns.
-TASKS: dict[str, Labels] = {"classify": "class", "embed": "class", "segment": "mask", "caption": "captions"}
 
 
 class Batch(NamedTuple):
@@ -136,9 +134,9 @@ def open_loaders(
     parts = (config.train_split, config.test_split, config.validation, config.data_dir)
     classes = {"train_classes": config.train_classes, "test_classes": config.test_classes}
     sets = open_run(config.dataset, *parts, **classes, download=download)
-    labelled, wanted = sets["train"].labelled, TASKS[config.task]
+    labelled, wanted = sets["train"].labelled, LABELS[config.task]
     if labelled != wanted:
-        learns = next((task for task, labels in TASKS.items() if labels == labelled), labelled)
+        learns = next((task for task, labels in LABELS.items() if labels == labelled), labelled)
         raise UserError(f"{config.dataset} has labels for --task {learns}, and --task {config.task} learns a {wanted}")
     if labelled == "mask":  # images of many sizes come with masks of many sizes
         sets = {name: dataset if dataset.fixed_size else resized(dataset, size) for name, dataset in sets.items()}

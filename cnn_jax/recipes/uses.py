@@ -5,6 +5,13 @@ from typing import Literal
 
 from cnn_jax.recipes.checks import check, check_range
 
+# The kind of label that each task learns from (data.dataset.Labels).
+LABELS: dict[str, Literal["class", "captions", "mask"]] = {
+    "classify": "class",
+    "embed": "class",
+    "segment": "mask",
+    "caption": "captions",
+}
 MARGINS = {"triplet": 0.2, "contrastive": 1.0, "arcface": 0.5}  # of the papers; supcon has none
 
 

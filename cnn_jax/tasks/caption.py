@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax import captioning
-from cnn_jax.data.dataset import PAD, Dataset, Labels
+from cnn_jax.data.dataset import PAD, Dataset
 from cnn_jax.layers import taken
 from cnn_jax.models import create_model
 from cnn_jax.tasks.task import Apply, Figure, Records, Task
@@ -25,7 +25,6 @@ class Caption(Task):
     sentences where few are ever said twice.
     """
 
-    labels: ClassVar[Labels] = "captions"
     trained: ClassVar[Figure] = Figure("words", "words")
     tested: ClassVar[tuple[Figure, ...]] = (Figure("words", "words"), Figure("exact", "exact"))
 

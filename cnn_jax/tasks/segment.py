@@ -13,10 +13,9 @@ import numpy as np
 
 from cnn_jax import segmentation
 from cnn_jax.data import augment
-from cnn_jax.data.dataset import Dataset, Labels
+from cnn_jax.data.dataset import IGNORED, Dataset
 from cnn_jax.errors import UserError
 from cnn_jax.models import create_model
-from cnn_jax.segmentation import IGNORED
 from cnn_jax.tasks.task import Apply, Figure, Records, Task
 
 SHOWN = 128  # pixels a side at most of the guesses that are kept to be drawn
@@ -29,7 +28,6 @@ class Segment(Task):
     A step tells the share of its pixels that are right.
     """
 
-    labels: ClassVar[Labels] = "mask"
     trained: ClassVar[Figure] = Figure("accuracy", "pixels")
     tested: ClassVar[tuple[Figure, ...]] = (
         Figure("mean_iou", "mean IoU"),

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from cnn_jax.data import augment
-from cnn_jax.data.dataset import Dataset, Labels
+from cnn_jax.data.dataset import Dataset
 from cnn_jax.models import model_info
 from cnn_jax.models.card import ModelInfo
 from cnn_jax.recipes import Recipe
@@ -36,7 +36,6 @@ class Task(ABC):
     jit. To add one: a file like classify.py, its row in TASKS, its options in recipes/uses.py.
 
     Attributes:
-      labels: the kind of label that a data set must have.
       trained: what a training step tells beside its loss.
       tested: what a test tells beside it; by the first, checkpoints are the best.
     """
@@ -46,7 +45,6 @@ class Task(ABC):
     channels: int
     cropped: bool = False
 
-    labels: ClassVar[Labels] = "class"
     trained: ClassVar[Figure]
     tested: ClassVar[tuple[Figure, ...]]
 

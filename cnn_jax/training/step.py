@@ -14,6 +14,7 @@ import optax
 from cnn_jax.data.engines import Batch
 from cnn_jax.data.order import past_tail
 from cnn_jax.errors import UserError
+from cnn_jax.recipes.uses import LABELS
 from cnn_jax.training.optimizer import plateau_scale
 from cnn_jax.training.program import Program
 from cnn_jax.training.state import TrainState
@@ -48,7 +49,7 @@ def train_step(program: Program, state: TrainState, batch: Batch) -> tuple[Train
     Raises (while it is traced):
       UserError: arrays of another rank or type, or images with the channels first.
     """
-    _check(batch, RANKS[program.task.labels])
+    _check(batch, RANKS[LABELS[program.config.task]])
     config, accumulate = program.config, program.config.optimizer.accumulate
     key = jax.random.fold_in(state.key, state.step)
 
