@@ -68,6 +68,8 @@ def visualize_command(
     ):
         if given and method not in takers:
             raise UserError(f"{method} takes no {option}; it is for {', '.join(takers)}")
+    if photo is not None and not Path(photo).is_file():  # before weights are fetched
+        raise UserError(f"there is no file {photo}")
     out = out or Path(f"{method}-{Path(photo).stem}.png" if photo else f"{method}.png")
     if out.suffix.lower() != ".png":
         raise UserError(f"--out is the name of a picture, such as {out.stem}.png, not {out}")
@@ -197,7 +199,5 @@ def _without_photo(
 
 def _read(network: "Network", photo: str) -> tuple[Any, Any]:
     """What the network sees of a photograph: (H, W, C) uint8, and (1, H, W, C) float32, normalised."""
-    if not Path(photo).exists():
-        raise UserError(f"there is no file {photo}")
     seen = network.seen(photo)  # tells a bad image by its name
     return network.seen.pixels(photo), seen

@@ -338,7 +338,8 @@ class Recipe:
         if self.task == "segment":
             for name in MOVING:  # a mask would have to move along
                 value = getattr(self.augment, name)
-                check(not value, f"augment.{name}", value, "left out with task=segment, whose masks pad and flip move")
+                right = "left out with task=segment, whose masks pad and flip move (--recipe unet_small has none)"
+                check(not value, f"augment.{name}", value, right)
         if self.seeds > 1:
             check(self.precise_bn == 0, "precise-bn", self.precise_bn, "0 with seeds above 1")
             check(self.start is None, "start", self.start, "left out with seeds above 1")
