@@ -65,4 +65,5 @@ def test_a_notebook_runs_in_small(script, tmp_path, data_dir, monkeypatch):
     monkeypatch.setenv("CNN_JAX_SMOKE", "1")
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
     monkeypatch.setenv("JAX_PLATFORMS", jax.default_backend())
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiling is what takes the time
     execute(script, tmp_path, timeout=600)
