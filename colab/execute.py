@@ -7,8 +7,8 @@
 CNN_JAX_SMOKE=1 makes everything in them small; then nothing is written, as a test does.
 """
 
+import argparse
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -57,28 +57,43 @@ def execute(script: Path, folder: Path, *, timeout: float = 3600) -> nbformat.No
 
 
 def reword(script: Path) -> nbformat.NotebookNode:
-    """The notebook of a script, with the outputs that its .ipynb has; exits if code differs, which has to be run."""
+    """The notebook of a script, with the outputs that its .ipynb has.
+
+    Raises:
+      ValueError: code differs, which has to be run. FileNotFoundError: there is no .ipynb yet.
+    """
     notebook, written = read(script), nbformat.read(script.with_suffix(".ipynb"), 4)
     ours, theirs = code_of(notebook), code_of(written)
     if [cell.source for cell in ours] != [cell.source for cell in theirs]:
-        sys.exit(f"{script.name} has other code than its notebook: run it without --words")
+        raise ValueError(f"{script.name} has other code than its notebook: run it without --words")
     for new, old in zip(ours, theirs, strict=True):
         new.update(outputs=old.outputs, execution_count=old.execution_count)
     return notebook
 
 
-def main(wanted: list[str]) -> None:
-    words = "--words" in wanted
-    chosen = tuple(name for name in wanted if name != "--words")
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("names", nargs="*", help="how the notebooks begin, such as 03; all if none")
+    parser.add_argument("--words", action="store_true", help="text alone has changed: keep the outputs")
+    command = parser.parse_args()
+    for name in command.names:
+        if not any(script.name.startswith(name) for script in SCRIPTS):
+            parser.error(f"no notebook begins with {name!r}; there are {', '.join(script.stem for script in SCRIPTS)}")
     for script in SCRIPTS:
-        if chosen and not script.name.startswith(chosen):
+        if command.names and not script.name.startswith(tuple(command.names)):
             continue
         began = time.perf_counter()
-        notebook = reword(script) if words else execute(script, HERE)
+        try:
+            notebook = reword(script) if command.words else None
+        except (ValueError, FileNotFoundError) as error:
+            parser.error(str(error))
+        notebook = notebook or execute(script, HERE)
         if not SMOKE:
             nbformat.write(notebook, script.with_suffix(".ipynb"))
         print(f"{script.stem}: {time.perf_counter() - began:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
