@@ -61,7 +61,7 @@ def write(
         "benchmark": name,
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
-        "commit": _commit(),
+        "commit": commit(),
         "machine": machine(),
         "versions": {"python": platform.python_version()} | (versions(*PACKAGES) if used is None else used),
         "notes": list(notes),
@@ -108,7 +108,8 @@ def markdown(rows: Rows) -> str:
     return "\n".join([line(table[0]), line(rule), *map(line, table[1:])])
 
 
-def _commit() -> str:
+def commit() -> str:
+    """What this checkout is at, with "-dirty" where files that git knows were changed."""
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
