@@ -165,7 +165,7 @@ def _section(row: Row, by_run: dict[str, list[dict[str, Any]]], minutes: float) 
         "",
         markdown(table),
         "",
-        *(["".join(row.note), ""] if row.note else []),
+        *([row.note, ""] if row.note else []),
         f"![{row.name}](images/reproduction/{row.name}.png)",
         "",
         *(f"    {command} SEED" for command in commands),
