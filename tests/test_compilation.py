@@ -54,7 +54,7 @@ def test_a_second_process_compiles_nothing(start, tmp_path):
 
 def test_another_flag_of_xla_is_another_program(start, tmp_path):
     """Its numbers may be others, so it must not be taken for one that was kept without the flag."""
-    for count, flags in enumerate(("", "--xla_cpu_experimental_ynn_fusion_type="), start=1):
+    for count, flags in enumerate(("", "--xla_cpu_enable_fast_math=true"), start=1):
         assert start(XLA_FLAGS=flags) == ["kept", "0", "63.0", "0"]
         assert len(programs(tmp_path)) == count
 

@@ -149,7 +149,8 @@ def test_a_download_that_is_cut_is_never_used(elsewhere, monkeypatch, made, tag)
             load_pretrained(tag)
     assert "\n" not in str(error.value)
     part = [] if tag == HUB else [f"{WEIGHT_CARDS[tag].url.rpartition('/')[2]}.part"]
-    assert elsewhere.kept() == part  # the Hub's client begins again
+    kept = [name for name in elsewhere.kept() if not name.endswith(".incomplete")]  # what the Hub's client 1.0 leaves
+    assert kept == part  # the Hub's client begins again
     jax.tree.map(np.testing.assert_array_equal, fetch(elsewhere, tag, made[tag][1])[0][1], made[tag][0])
 
 

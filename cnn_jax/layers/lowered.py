@@ -103,9 +103,12 @@ def vary_alike(*arrays: jax.Array) -> list[jax.Array]:
     """Inside of shard_map: each varies over all axes of the mesh over which any of them does."""
     axes = [_varying(jax.typeof(array)) for array in arrays]
     missing = [tuple(frozenset().union(*axes) - own) for own in axes]
-    return [
-        lax.pcast(array, some, to="varying") if some else array for array, some in zip(arrays, missing, strict=True)
-    ]
+    return [_vary(array, some) if some else array for array, some in zip(arrays, missing, strict=True)]
+
+
+def _vary(array: jax.Array, axes: tuple) -> jax.Array:
+    """jax 0.7 has it by another name."""
+    return lax.pcast(array, axes, to="varying") if hasattr(lax, "pcast") else lax.pvary(array, axes)
 
 
 def _varying(aval: Any) -> frozenset:
