@@ -101,6 +101,13 @@ def test_without_jit_each_operation_is_a_program(name):
     near(by_kind["auto"](w, X), by_kind["xla"](w, X))
 
 
+def test_jax_without_jit_computes_the_same():
+    """jax.disable_jit, by which people look inside."""
+    functions, w = losses("conv")
+    with jax.disable_jit():
+        near(jax.grad(functions["auto"])(w, X), jax.grad(functions["xla"])(w, X))
+
+
 def test_xla_leaves_no_primitive_of_ours():
     model = create_model("resnet18")
     variables = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, 64, 64, 3)))

@@ -80,10 +80,17 @@ def test_blocks_start_from_values_of_their_own():
 def test_scanned_blocks_are_folded_too():
     model, variables, scanned = both("resnet32_cifar")
     rng = np.random.default_rng(1)
-    variables = jax.tree.map(lambda leaf: leaf + rng.uniform(0.1, 0.5, leaf.shape).astype(np.float32), variables)
+
+    def moved(leaf):
+        """Kernels stay: 32 layers of larger ones overflow."""
+        return leaf + rng.uniform(0.1, 0.5, leaf.shape).astype(np.float32) if leaf.ndim == 1 else leaf
+
+    variables = jax.tree.map(moved, variables)
     folded, merged = fold_batch_norm(scanned, stack_blocks(variables))
     assert "scale" not in merged["params"]["stage1_rest"]["conv1"]["norm"]
-    assert_near(quick_apply(folded, merged, IMAGES, train=False), quick_apply(model, variables, IMAGES, train=False))
+    expected = quick_apply(model, variables, IMAGES, train=False)
+    assert np.isfinite(expected).all() and np.std(expected, axis=0).min() > 0
+    assert_near(quick_apply(folded, merged, IMAGES, train=False), expected)
 
 
 def test_stochastic_depth_and_scan_are_told_apart():

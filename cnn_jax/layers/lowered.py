@@ -91,7 +91,11 @@ def primitive(
     def anywhere(*arrays: Any, native: bool, **parameters: Any) -> Any:
         return plain(*arrays, **parameters)
 
-    made.def_impl(lambda *arrays, **parameters: compiled(**parameters)(*arrays))
+    def alone(*arrays: Any, **parameters: Any) -> Any:
+        with jax.disable_jit(False):  # where a user disables it, this would call itself
+            return compiled(**parameters)(*arrays)
+
+    made.def_impl(alone)
     made.def_abstract_eval(typed)
     batching.primitive_batchers[made] = batched
     mlir.register_lowering(made, mlir.lower_fun(anywhere, multiple_results=multiple))

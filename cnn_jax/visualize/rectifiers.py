@@ -64,10 +64,10 @@ def _rewritten(value: Any, rule: Rule) -> Any:
     """A program with the ReLUs' rule, or several; anything else as it is."""
     if isinstance(value, tuple | list):
         return type(value)(_rewritten(each, rule) for each in value) if _programs(value) else value
+    if isinstance(value, Jaxpr):  # since jax 0.12 a closed one is no other
+        return value.replace(eqns=[_changed(equation, rule) for equation in value.eqns])
     if isinstance(value, ClosedJaxpr):
         return ClosedJaxpr(_rewritten(value.jaxpr, rule), value.consts)
-    if isinstance(value, Jaxpr):
-        return value.replace(eqns=[_changed(equation, rule) for equation in value.eqns])
     return value
 
 
