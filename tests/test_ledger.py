@@ -29,10 +29,9 @@ def small(tmp_path) -> tuple[str, ...]:
 
 
 @pytest.fixture(autouse=True)
-def _networks():
-    """Those of the ledger, in the zoo for a test."""
+def _zoo():
+    """As it was before, after a test: what is tested makes the ledger's networks known."""
     before = dict(MODELS)
-    register()
     yield
     MODELS.clear()
     MODELS.update(before)
@@ -53,6 +52,7 @@ def test_what_the_card_of_a_network_counts(row):
 
 
 def test_runs_of_equal_cost_are_so():
+    register()
     for first, second in (("small_resnext", "small_bottleneck"), ("small_densenet", "small_resnet")):
         assert model_info(first).params == pytest.approx(model_info(second).params, rel=0.03)
     first, second = (multiply_adds(runs.RUNS[run]) for run in ("small_resnext", "small_bottleneck"))
