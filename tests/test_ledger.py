@@ -86,6 +86,8 @@ def test_a_claim_needs_each_difference_and_more_than_two_standard_errors():
     assert verdict([first, second]) == "in part (1 of 2)"
     assert verdict([second]) == "reproduced" and verdict([first]) == "not reproduced"
     assert not Difference("a", "b", (-1.0, -1.0, -1.0)).holds
+    never = Difference("a", "b", (1.0, float("nan"), 1.0))
+    assert not never.holds and str(never) == "b - a: not reached (not clear)"
     met = Row("p", "", "", {"a": "good"}, published={"a": 11.0})
     assert differences(met, found)[0].holds
     assert not differences(Row("p", "", "", {"a": "good"}, published={"a": 10.9}), found)[0].holds

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import isfinite, nan, sqrt
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -54,7 +54,9 @@ class Difference:
 
     @property
     def error(self) -> float:
-        """Of the mean."""
+        """Of the mean; not a number if a run never got there."""
+        if not all(map(isfinite, self.values)):
+            return nan
         return stdev(self.values) / sqrt(len(self.values))
 
     @property
@@ -152,9 +154,8 @@ def _section(row: Row, by_run: dict[str, list[dict[str, Any]]], minutes: float) 
     for arm in row.arms:
         found = by_run[row.run_of(arm)]
         own = row.arms[arm]
-        cells = [spread([figure.of(run) for run in found], figure.digits) for figure in row.figures]
-        if not isinstance(own, str):
-            cells[0] = spread([own[1].of(run) for run in found], own[1].digits)
+        figures = row.figures if isinstance(own, str) else (own[1], *row.figures[1:])
+        cells = [_cell([figure.of(run) for run in found], figure.digits) for figure in figures]
         table.append((arm, *cells))
     said = sorted({(run["machine"]["cpu"], run["commit"]) for found in by_run.values() for run in found})
     commands = list(dict.fromkeys(run["command"].rpartition(" ")[0] for found in by_run.values() for run in found))
@@ -175,6 +176,10 @@ def _section(row: Row, by_run: dict[str, list[dict[str, Any]]], minutes: float) 
         + ".",
         "",
     ]
+
+
+def _cell(values: Sequence[float], digits: int) -> str:
+    return spread(values, digits) if all(map(isfinite, values)) else "not reached"
 
 
 def _draw(row: Row, by_run: dict[str, list[dict[str, Any]]]) -> None:
