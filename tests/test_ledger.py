@@ -127,6 +127,7 @@ def test_a_run_is_made_once_and_says_by_what(small, tmp_path, capsys):
     [
         (["--row", "relu-tan"], "unknown row 'relu-tan'; did you mean relu-tanh?"),
         (["--row", "lrn", "--dataset", "nothing.npz"], "nothing.npz"),
+        (["--row", "lrn", "--check"], "lrn-0.json is not there to compare with; run it without --check first"),
     ],
 )
 def test_a_mistake_is_one_line(options, told, tmp_path, monkeypatch, capsys):

@@ -14,7 +14,7 @@ from cnn_jax.visualize import can_draw
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns the exit code: 0 done, 1 digests differ, 2 a mistake."""
+    """Runs the command; returns the exit code: 0 done, 1 digests differ, 2 a mistake, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.ledger",
         description=benchmarks.ledger.__doc__,
@@ -49,21 +49,24 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # train.py hears it too, and saves
+        print(f"{parser.prog}: stopped; the same command goes on", file=sys.stderr)
+        return 130
     return 0
 
 
 def _check(runs: list[Wanted], data: list[str], jobs: int) -> int:
     """Makes runs once more; says which digests are the same."""
+    for run in runs:
+        if run.read(RESULTS) is None:
+            raise UserError(f"{run.result(RESULTS)} is not there to compare with; run it without --check first")
     with tempfile.TemporaryDirectory() as folder:
         make(runs, data, Path(folder), Path(folder) / "runs", jobs)
         differ = 0
         for run in runs:
-            kept, again = run.read(RESULTS), run.read(Path(folder)) or {}
-            if kept is None:
-                raise UserError(f"{run.result(RESULTS)} is not there to compare with; run it without --check first")
-            same = kept["params_digest"] == again["params_digest"]
-            differ += not same
-            print(f"{run.run}, seed {run.seed}: {again['params_digest']}, {'the same' if same else 'ANOTHER'}")
+            kept, again = ((run.read(place) or {})["params_digest"] for place in (RESULTS, Path(folder)))
+            differ += kept != again
+            print(f"{run.run}, seed {run.seed}: {again}, {'the same' if kept == again else 'ANOTHER'}")
     return 1 if differ else 0
 
 
