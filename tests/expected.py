@@ -87,6 +87,8 @@ EXPECTED = {
         "source": "timm.legacy_seresnext26_32x4d"},
     "legacy_seresnext50_32x4d": {"params": 27_559_896, "macs": 4_232_994_816,
         "source": "timm.legacy_seresnext50_32x4d"},
+    "lenet1": {"params": 2_578, "macs": 91_520,
+        "source": "LeCun 1989, p. 402; MACs by hand: 576 * 4 * 25 + 64 * 20 * 25 + 192 * 10"},
     "lenet5": {"params": 60_000, "macs": 325_680,
         "source": "LeCun 1998, sec. II.B; 840 more are fixed"},
     "lenet5_modern": {"params": 61_706, "macs": 416_520,

@@ -10,6 +10,7 @@ from quick_jit import quick_apply, quick_init
 
 from cnn_jax import UserError, create_model, model_info
 from cnn_jax.models import lenet
+from cnn_jax.models.structure import structure
 
 # Table I as printed: rows are S2 maps, columns C3 maps 0-15, X a connection.
 TABLE_I = """
@@ -67,6 +68,41 @@ def test_layers_have_the_papers_parameters_and_connections(net):
     # Subsampling: four inputs and a bias for each output (sec. II.B).
     connections |= {name: 5 * np.prod(sizes[name]) for name in ("s2", "s4")}
     assert sum(connections.values()) + 840 == 340_908
+
+
+# Table 1 of 1989: rows are H2 maps, columns H3 maps 1-12, X a connection.
+TABLE_1_OF_1989 = """
+XXX.XX......
+.XXXXX......
+......XXX.XX
+.......XXXXX
+"""
+
+
+def test_lenet1_has_the_units_connections_and_parameters_that_its_paper_counts():
+    """P. 402: 4635 units, 98442 connections and 2578 independent parameters."""
+    rows = TABLE_1_OF_1989.split()
+    assert tuple(tuple(i for i in range(4) if rows[i][j] == "X") for j in range(12)) == lenet.H3_TABLE
+    found = structure(create_model("lenet1"), (28, 28, 1))
+    params = {name: sum(p.size for p in layer.values()) for name, layer in found.variables["params"].items()}
+    assert params == {"h1": 104, "h2": 8, "h3": 512, "h4": 24, "head": 1_930} and found.params == 2_578
+    assert found.taps == {"h1": (24, 24, 4), "h2": (12, 12, 4), "h3": (8, 8, 12), "h4": (4, 4, 12)}
+    units = {name: np.prod(shape) for name, shape in found.taps.items()} | {"head": 10}
+    assert 28 * 28 + sum(units.values()) + 1 == 4_635  # with the pixels and the one that the biases come from
+    connections = {name: params[name] * units[name] // shape[-1] for name, shape in found.taps.items()}
+    connections |= {"h2": 5 * units["h2"], "h4": 5 * units["h4"], "head": params["head"]}
+    assert sum(connections.values()) == 98_442
+
+
+def test_the_halves_of_lenet1_never_meet():
+    model = create_model("lenet1", num_classes=0)
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 28, 28, 1)).astype(np.float32)
+    variables = quick_init(model, x, train=False)
+    cut = jax.tree.map(jnp.copy, variables)
+    cut["params"]["h1"] = jax.tree.map(lambda leaf: leaf.at[..., 2:].set(0), variables["params"]["h1"])
+    whole, half = (quick_apply(model, each, x, train=False).reshape(2, 4, 4, 12) for each in (variables, cut))
+    np.testing.assert_array_equal(whole[..., :6], half[..., :6])
+    assert not np.isclose(whole[..., 6:], half[..., 6:]).all()
 
 
 def test_subsampling_adds_multiplies_and_shifts(net):
@@ -163,6 +199,8 @@ def test_map_loss_is_finite_for_the_largest_distances():
 def test_other_image_sizes_are_refused_with_a_sentence():
     with pytest.raises(UserError, match=r"\(B, 32, 32, C\), got \(1, 28, 28, 1\); pad 28x28 digits by 2"):
         create_model("lenet5").init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)), train=False)
+    with pytest.raises(UserError, match=r"LeNet-1 takes images \(B, 28, 28, C\), got \(1, 32, 32, 1\)"):
+        create_model("lenet1").init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)), train=False)
 
 
 def test_1998_has_no_bitmaps_for_other_classes():

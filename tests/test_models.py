@@ -109,8 +109,9 @@ def test_the_cifar_stem_and_the_common_options_go_together_at_28_pixels(name):
     assert gates or "se_reduction" not in options
 
 
-# One network of each kind, small enough to compute with here: 32 pixels, 10 classes.
+# One network of each kind, small enough to compute with here: 32 pixels (LeNet-1 28), 10 classes.
 SMALL = {
+    "lenet1": {},
     "lenet5": {},
     "lenet5_modern": {},
     "alexnet": {"stem": "cifar"},
@@ -160,6 +161,12 @@ def test_zero_classes_give_the_features_before_the_head_and_bfloat16_leaves_para
     assert set(found.variables) <= {"params", "batch_stats"}
 
 
+def small_size(name):
+    """Height, width and channels of its small images."""
+    height, width, channels = model_info(name).input_size
+    return min(height, 32), min(width, 32), channels
+
+
 def last_map(taps):
     """The name of what forward_head takes, of a Structure's taps."""
     return [name for name, shape in taps.items() if len(shape) == 3][-1]
@@ -167,7 +174,7 @@ def last_map(taps):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_the_head_takes_the_last_map_and_may_leave_it_one(name):
-    model, image = create_model(name, **SMALL[name] | {"num_classes": 10}), (32, 32, model_info(name).input_size[2])
+    model, image = create_model(name, **SMALL[name] | {"num_classes": 10}), small_size(name)
     found = structure(model, image)
     last = jax.ShapeDtypeStruct((2, *found.taps[last_map(found.taps)]), np.float32)
     head = partial(model.apply, train=False, method="forward_head")
@@ -205,8 +212,7 @@ def test_rematerialisation_leaves_the_names_of_parameters(name):
 @cache
 def small(name):
     """The small network, its variables and four images."""
-    channels = model_info(name).input_size[-1]
-    images = np.random.default_rng(0).standard_normal((4, 32, 32, channels)).astype(np.float32)
+    images = np.random.default_rng(0).standard_normal((4, *small_size(name))).astype(np.float32)
     model = create_model(name, **SMALL[name] | {"num_classes": 10})
     return model, quick_init(model, images[:1], train=False), images
 

@@ -17,7 +17,7 @@ def test_the_code_of_a_page_runs_and_gives_what_it_says(page):
     if page == "README.md":
         assert [f.shape[1] for f in names["features"].values()] == [32, 16, 8, 4]
         return
-    assert names["cnn_jax"].list_models("lenet*") == ["lenet5", "lenet5_modern"]
+    assert names["cnn_jax"].list_models("lenet*") == ["lenet1", "lenet5", "lenet5_modern"]
     assert names["features"]["stage3"].shape == (8, 8, 8, 256)
     assert names["batch_stats"].keys() == names["moved"]["batch_stats"].keys()
 

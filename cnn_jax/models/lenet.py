@@ -1,5 +1,6 @@
 """LeNet-5: LeCun, Bottou, Bengio & Haffner, "Gradient-Based Learning Applied to Document
-Recognition", Proc. IEEE 86(11), 1998.
+Recognition", Proc. IEEE 86(11), 1998; and LeNet-1: LeCun, Boser, Denker, Henderson, Howard, Hubbard & Jackel,
+"Handwritten Digit Recognition with a Back-Propagation Network", NIPS 2, 1989.
 
 `lenet5` is the network of sec. II.B as printed: connection table, trainable subsampling, scaled
 tanh, RBF output on drawn bitmaps. Departures: the paper leaves open the constant j of the loss
@@ -7,6 +8,10 @@ tanh, RBF output on drawn bitmaps. Departures: the paper leaves open the constan
 
 `lenet5_modern` is what is usually called LeNet-5 today: dense C3, ReLU, max pooling without
 parameters, a linear output. No paper defines it.
+
+`lenet1` is the network of 1989, whose three totals it has: 4,635 units, 98,442 connections, 2,578 parameters (p. 402).
+LeNet-4 is not here: the paper of 1998 (sec. III.C) gives it some 17,000 parameters, fewer than the 120 units on its 16
+last maps would take, and no table of connections.
 """
 
 from typing import Annotated, Literal
@@ -29,6 +34,9 @@ C3_TABLE = (
     (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5),
     (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5), (0, 1, 2, 3, 4, 5),
 )  # fmt: skip
+
+# Table 1 of 1989: the maps of H2 that each map of H3 sees, 20 of 48 connections, in two halves that never meet.
+H3_TABLE = ((0,), (0, 1), (0, 1), (1,), (0, 1), (0, 1), (2,), (2, 3), (2, 3), (3,), (2, 3), (2, 3))
 
 # Fig. 3: a 7x12 picture of each digit, '#' = +1 (ink), '.' = -1, ten side by side.
 BITMAPS = """
@@ -97,7 +105,7 @@ class Subsampling(nn.Module):
 
 
 class TableConv(nn.Module):
-    """5x5 convolution in which output map i sees only the input maps `table[i]` (layer C3).
+    """5x5 convolution in which output map i sees only the input maps `table[i]` (layers C3 and H3).
 
     `kernel` is (5, 5, number of connections): what is not connected has no weight.
     """
@@ -123,6 +131,40 @@ def check_size(x: jax.Array) -> None:
     """Raises a UserError unless x is (B, 32, 32, C)."""
     if x.ndim != 4 or x.shape[1:3] != (32, 32):
         raise UserError(f"LeNet-5 takes images (B, 32, 32, C), got {x.shape}; pad 28x28 digits by 2 pixels a side")
+
+
+class LeNet1(Checked):
+    """The network of 1989: (B, 28, 28, C) -> (B, num_classes); 2,578 parameters with one channel and ten classes.
+
+    Input: -1 for white, 1 for ink, the 16x16 digit in the middle (pp. 398, 400). The outputs are the sums of the last
+    units before they are squashed, of the same order as the paper's, so that every loss here takes them; the paper
+    trains the squashed ones to +-1 by their squared error. With `num_classes=0` the 192 values of H4. Taps: h1 to h4.
+
+    Raises:
+      UserError: another image size.
+    """
+
+    num_classes: Classes = 10
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    @takes_images
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if x.ndim != 4 or x.shape[1:3] != (28, 28):
+            raise UserError(f"LeNet-1 takes images (B, 28, 28, C), got {x.shape}")
+        x = x.astype(self.dtype)
+        h1_init = uniform_fan_in(25 * x.shape[-1])
+        x = tap(self, "h1", squash(Conv(4, 5, kernel_init=h1_init, bias_init=h1_init, dtype=self.dtype, name="h1")(x)))
+        x = tap(self, "h2", squash(Subsampling(name="h2")(x)))
+        x = tap(self, "h3", squash(TableConv(H3_TABLE, name="h3")(x)))
+        x = tap(self, "h4", squash(Subsampling(name="h4")(x)))
+        return self.forward_head(x, train=train)
+
+    @nn.compact
+    def forward_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """H4, (B, 4, 4, 12), -> logits: a linear layer."""
+        x = x.reshape(len(x), -1)
+        return classify(x, self.num_classes, train=train, kernel_init=uniform_fan_in(192), dtype=self.dtype)
 
 
 TenDigits = Annotated[
@@ -204,6 +246,20 @@ class LeNet5Modern(Checked):
 
 
 VARIANTS = (
+    ModelInfo(
+        "lenet1",
+        LeNet1,
+        "LeNet-1 of 1989: two halves that never meet, trainable subsampling",
+        paper="LeCun et al., Handwritten Digit Recognition with a Back-Propagation Network",
+        year=1989,
+        section="p. 400",
+        params=2_578,
+        macs=91_520,
+        num_classes=10,
+        input_size=(28, 28, 1),
+        mean=(0.5,),  # paper 0 -> -1, ink 1 -> 1
+        std=(0.5,),
+    ),
     ModelInfo(
         "lenet5",
         LeNet5,

@@ -1,9 +1,17 @@
-"""LeNet-5 on digits (LeCun 1998), sized for the 4,000 training images of mnist_5k and a laptop."""
+"""LeNet-5, and LeNet-1, on digits (LeCun 1998), sized for the 4,000 training images of mnist_5k and a laptop."""
 
 from cnn_jax.recipes.datasets import DISTORTIONS
 from cnn_jax.recipes.recipe import Optimizer, Recipe, Schedule
 
 RECIPES = {
+    # Network, input range and 30 passes of the paper of 1989; neither its second-order steps (p. 402) nor its loss.
+    "lenet1_1989": Recipe(
+        model="lenet1",
+        epochs=30,
+        batch_size=32,
+        optimizer=Optimizer(lr=0.01, momentum=0.9),
+        schedule=Schedule(kind="cosine", warmup=2),
+    ),
     "lenet5_modern": Recipe(
         model="lenet5_modern",
         epochs=20,
