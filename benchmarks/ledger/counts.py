@@ -54,6 +54,12 @@ HE = "He, Zhang, Ren & Sun 2015 (1512.03385)"
 
 COUNTS = (
     Count(
+        "LeNet-1 has 2,578 independent parameters",
+        "LeCun et al. 1989 (NIPS 2), p. 402",
+        lambda: model_info("lenet1").params,
+        2_578,
+    ),
+    Count(
         "LeNet-5 has 60,000 parameters that are trained, not 65 thousand",
         LECUN,
         lambda: model_info("lenet5").params,
