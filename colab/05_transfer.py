@@ -255,10 +255,10 @@ def probe(train, test, labels, test_labels, classes):
     return 100 * float(np.mean(guess == test_labels))
 
 
-def probes(variables, train, test, classes):
-    """The same for every depth of a network."""
+def probes(variables, train, test, classes, depths=DEPTHS):
+    """The same for some depths of a network."""
     seen, unseen = features(variables, train[0]), features(variables, test[0])
-    return {depth: probe(seen[depth], unseen[depth], train[1], test[1], classes) for depth in DEPTHS}
+    return [probe(seen[depth], unseen[depth], train[1], test[1], classes) for depth in depths]
 
 
 by_depth = {}
@@ -266,7 +266,7 @@ for task, (train, test, classes) in TASKS.items():
     for kind in ("trained", "untrained"):
         networks = sources if kind == "trained" else [fresh(5, seed) for seed in range(len(sources))]
         found = [probes(each, some(train, FEW, seed), test, classes) for seed, each in enumerate(networks)]
-        by_depth[task, kind] = np.array([[*each.values()] for each in found])
+        by_depth[task, kind] = np.array(found)
         told = ", ".join(f"{d} {v:.1f}" for d, v in zip(DEPTHS, by_depth[task, kind].mean(0), strict=True))
         print(f"{task}, {kind}: {told}", flush=True)
 
@@ -313,7 +313,8 @@ METHODS = ("from scratch", "probe, last features", "probe, stage2", "last stage"
 def move(method, source, train, test, classes, seed):
     """Test top-1 in percent on the new task."""
     if method.startswith("probe"):
-        return probes(source, train, test, classes)["stage2" if "stage2" in method else "stage3, mean"]
+        depth = "stage2" if "stage2" in method else "stage3, mean"
+        return probes(source, train, test, classes, (depth,))[0]
     first = "stage3" if method == "last stage" else "stem"
     begun = fresh(classes, seed + 50) if method == "from scratch" else with_new_head(source, classes, seed)
     return accuracy(train_from(first, begun, train, classes, RATE, STEPS, seed), test, classes)

@@ -312,12 +312,12 @@ trained, told = {}, {}
 for name in DECODERS:
     trained[name], told[name] = train_captioner(name)
 
-figure, axes = plt.subplots(figsize=(6, 3), dpi=90, layout="constrained")
+figure, axes = plt.subplots(figsize=(7.5, 3), dpi=90, layout="constrained")
 for name, curve in told.items():
     axes.plot(range(1, len(curve) + 1), [100 * exact for _, exact in curve], "o-", label=name)
 axes.axvline(FIXED_EPOCHS + 0.5, color="0.5", ls="--", label="from here on the network learns as well")
 axes.set(xlabel="epoch", ylabel="exact sentences (%)", title="200 test scenes, greedy", ylim=(0, 100))
-axes.legend()
+axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
 axes.grid(alpha=0.3)
 plt.show()
 
