@@ -213,7 +213,7 @@ def one(tmp_path_factory):
     return on_devices(tmp_path_factory.mktemp("one"), 1)[0]
 
 
-@pytest.mark.parametrize(("devices", "processes"), [(8, 1), (4, 2)])
+@pytest.mark.parametrize(("devices", "processes"), [pytest.param(8, 1, marks=pytest.mark.slow), (4, 2)])
 def test_devices_and_processes_make_no_difference(one, tmp_path, devices, processes):
     """1,003 images, batch 64: 15 whole batches and 43 images."""
     assert (one["devices"], one["processes"]) == (1, 1)

@@ -9,6 +9,7 @@ from cnn_jax.recipes import Optimizer, Recipe
 from cnn_jax.training.fit import Memory, largest_batch, report, step_memory, with_batch
 
 RESNET = Recipe(model="resnet20_cifar", batch_size=16)
+LENET = Recipe(model="lenet5_modern", image_size=32, batch_size=1024)  # compiled in a second
 PARAMS, STATISTICS = 269_722, 1_376  # of ten classes; 2 * (7 * 16 + 6 * 32 + 6 * 64) of the 19 norms
 
 
@@ -23,8 +24,8 @@ def test_state_and_images_are_counted_to_the_byte():
 
 
 def test_accumulation_needs_less_work():
-    plain = step_memory(replace(RESNET, batch_size=64), classes=10).work
-    parts = replace(RESNET, batch_size=64, optimizer=Optimizer(accumulate=4))
+    plain = step_memory(LENET, classes=10).work
+    parts = replace(LENET, optimizer=Optimizer(accumulate=4))
     assert step_memory(parts, classes=10).work < 0.5 * plain
 
 
@@ -61,13 +62,13 @@ def test_another_batch_size_keeps_groups_that_divide():
 
 def test_a_report_says_whether_it_fits_and_what_would():
     told = []
-    head, *table, last = report(replace(RESNET, batch_size=64), limit=40 * 2**20, tell=told.append).splitlines()
-    assert told[0] == "compiling a step of 64 images" and len(told) <= 10
-    assert head.startswith("resnet20_cifar, a training step on images of 32x32: sgd, float32, compiled for one ")
-    assert last.startswith("64 images do not fit into 0.04 GiB; the largest batch is ")
+    head, *table, last = report(LENET, limit=40 * 2**20, tell=told.append).splitlines()
+    assert told[0] == "compiling a step of 1024 images" and len(told) <= 10
+    assert head.startswith("lenet5_modern, a training step on images of 32x32: sgd, float32, compiled for one ")
+    assert last.startswith("1024 images do not fit into 0.04 GiB; the largest batch is ")
     best = int(last.rsplit(" ", 1)[1])
-    assert 0 < best < 64 and [line.split()[0] for line in table] == ["images", "64", str(best)]
-    assert report(RESNET, limit=2**20).endswith("16 images do not fit into 0.00 GiB; no batch fits")
+    assert 0 < best < 1024 and [line.split()[0] for line in table] == ["images", "1024", str(best)]
+    assert report(LENET, limit=2**18).endswith("1024 images do not fit into 0.00 GiB; no batch fits")
 
 
 def test_images_that_a_network_does_not_take_are_told():

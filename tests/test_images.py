@@ -29,7 +29,13 @@ SMALLEST = {
 }
 
 
-@pytest.mark.parametrize("name", SMALLEST)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name.startswith("inception_") and name != "inception_v3" else name
+        for name in SMALLEST
+    ],
+)
 def test_images_that_are_too_small_are_told_with_the_least_size(name):
     least = SMALLEST[name]
     line = rf'takes images \(B, H, W, C\) of at least {least}x{least} pixels, not \(2, 16, 300, 3\); stem="cifar" is'

@@ -190,6 +190,10 @@ def test_a_branch_that_ends_in_a_relu_cannot_start_at_zero():
         create_model("preresnet18", zero_init=True)
 
 
+LONG_TO_TRACE = (
+    "bn_inception", "densenet121", "googlenet", "googlenet_bn", "inception_resnet_v1", "inception_v3", "inception_v4",
+    "nasnetamobile", "pnasnet5large",
+)  # fmt: skip
 # A block of every network with rematerialisation, one of each kind.
 REMATTED = {
     "nin_cifar10": "mlpconv1",
@@ -231,7 +235,10 @@ def rematted(model, image):
     return sum(eqn.primitive.name == "remat2" for eqn in jaxpr.eqns)
 
 
-@pytest.mark.parametrize("name", REMATTED)
+# The others take seconds to trace.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG_TO_TRACE else name for name in REMATTED]
+)
 def test_a_glob_names_the_blocks_that_are_computed_again(name):
     assert rematted(create_model(name, remat=(REMATTED[name],)), model_info(name).input_size) == 1
 
