@@ -65,6 +65,9 @@ def test_the_weights_say_what_the_classes_are_called():
     for of in ("resnet50.tv_in1k", card):
         name, number = names(of)
         assert name == CLASSES[number]
+    name, number = names("resnet20_cifar.akamaster_cifar10", 10)
+    cifar = weight_card("resnet20_cifar.akamaster_cifar10").classes
+    assert name == cifar[number] and (len(cifar), cifar[3], cifar[9]) == (10, "cat", "truck")
     assert names("resnet50.tv_in1k", 7)[0].isdecimal()  # a head of one's own
     assert names("resnet50")[0].isdecimal()  # whatever weights these are
     with pytest.raises(UserError, match="has no classes to tell apart"):
