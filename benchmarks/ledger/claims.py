@@ -219,7 +219,7 @@ ROWS = (
             ("residual, 56", "residual, 20"),
             *((f"residual, {depth}", f"plain, {depth}") for depth in DEPTHS),
         ),
-        40,
+        30,
         (TRAINING, ERROR),
     ),
     Row(
@@ -229,7 +229,7 @@ ROWS = (
         f"{HE}, table 3",
         {"A": "shortcut_A", "B": "shortcut_B", "C": "shortcut_C"},
         (("B", "A"), ("C", "B")),
-        12,
+        8,
         (ERROR, TRAINING, PARAMS),
     ),
     Row(
@@ -248,7 +248,7 @@ ROWS = (
         "Huang et al. 2016 (1603.09382), table 1",
         {"half of the last block": "stochastic_depth", "none": "resnet56"},
         (("half of the last block", "none"),),
-        9,
+        7,
         (ERROR, TRAINING, RATE),
     ),
     Row(
@@ -257,7 +257,7 @@ ROWS = (
         "Zagoruyko & Komodakis 2016 (1605.07146), sec. 3, table 4",
         {"WRN-10-2": "wide_wrn", "WRN-28-1": "thin_wrn"},
         (("WRN-10-2", "WRN-28-1"),),
-        9,
+        6,
         (ERROR, PARAMS, MACS, RATE),
     ),
     Row(
@@ -266,7 +266,7 @@ ROWS = (
         "Xie et al. 2016 (1611.05431), table 3",
         {"4 x 6 channels": "small_resnext", "1 x 16 channels": "small_bottleneck"},
         (("4 x 6 channels", "1 x 16 channels"),),
-        12,
+        8,
         (ERROR, PARAMS, MACS, RATE),
     ),
     Row(
@@ -275,7 +275,7 @@ ROWS = (
         "Huang et al. 2016 (1608.06993), fig. 4",
         {"DenseNet-BC, 52 layers": "small_densenet", "ResNet-20": "shortcut_A"},
         (("DenseNet-BC, 52 layers", "ResNet-20"),),
-        10,
+        7,
         (ERROR, PARAMS, MACS, RATE),
     ),
     Row(
@@ -293,7 +293,7 @@ ROWS = (
         "Hu et al. 2017 (1709.01507), table 2",
         {"with": "se", "without": "shortcut_A"},
         (("with", "without"),),
-        5,
+        4,
         (ERROR, PARAMS, MACS, RATE),
     ),
     Row(
