@@ -36,6 +36,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def processor(found: dict[str, Any]) -> str:
+    """Of a `machine`, in words: its name, and the instructions for vectors that decide how it rounds."""
+    return f"{found['cpu']} with {'AVX-512' if found['avx512'] else 'AVX2' if found['avx2'] else 'SSE'}"
+
+
 def command_line(description: str) -> argparse.ArgumentParser:
     """One with --out, for a benchmark that `write`s."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -10,6 +10,7 @@ from benchmarks.ledger.__main__ import main
 from benchmarks.ledger.claims import BY_NAME, CHANCE, ERROR, ROWS, TRAINING, Row, steps_to, wanted
 from benchmarks.ledger.counts import COUNTS
 from benchmarks.ledger.networks import VARIANTS, register
+from benchmarks.ledger.notes import NOTES
 from benchmarks.ledger.page import Difference, differences, verdict
 from benchmarks.ledger.results import RESULTS, Wanted, make, multiply_adds, network
 from cnn_jax.models import MODELS, model_info
@@ -137,6 +138,30 @@ def test_a_mistake_is_one_line(options, told, tmp_path, monkeypatch, capsys):
     assert told in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_a_check_compares_digests_and_says_where_processors_differ(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("benchmarks.ledger.__main__.RESULTS", tmp_path)
+
+    def result(digest, avx512):
+        return {"params_digest": digest, "machine": {"cpu": "EPYC", "avx2": True, "avx512": avx512}}
+
+    def made(wanted, data, results, folders, jobs):
+        for one in wanted:
+            one.result(results).write_text(json.dumps(result(f"bits of {one.run}-{one.seed}", True)))
+
+    monkeypatch.setattr("benchmarks.ledger.__main__.make", made)
+    for seed in range(3):
+        for run in ("lrn", "four_layers"):
+            Wanted(run, seed).result(tmp_path).write_text(json.dumps(result(f"bits of {run}-{seed}", True)))
+    assert main(["--row", "lrn", "--check"]) == 0
+    assert capsys.readouterr().out.count(", the same\n") == 6
+    Wanted("lrn", 1).result(tmp_path).write_text(json.dumps(result("others", False)))
+    Wanted("lrn", 2).result(tmp_path).write_text(json.dumps(result("others", True)))
+    assert main(["--row", "lrn", "--check"]) == 1
+    told = capsys.readouterr().out
+    assert "lrn, seed 1: bits of lrn-1, ANOTHER (EPYC with AVX2 there, EPYC with AVX-512 here)\n" in told
+    assert "lrn, seed 2: bits of lrn-2, ANOTHER\n" in told
+
+
 def test_the_page_is_what_the_results_say(tmp_path, monkeypatch):
     kept = page.PAGE.read_text()
     monkeypatch.setattr(page, "PAGE", tmp_path / "page.md")
@@ -144,4 +169,14 @@ def test_the_page_is_what_the_results_say(tmp_path, monkeypatch):
     page.write_page(RESULTS)
     assert (tmp_path / "page.md").read_text() == kept
     for name in page.PICTURES.glob("*.png"):
-        assert name.stem in BY_NAME and f"images/reproduction/{name.name}" in kept
+        assert f"images/reproduction/{name.name}" in kept
+
+
+def test_a_claim_that_failed_has_a_guess_why():
+    assert set(NOTES) <= set(BY_NAME)
+    for row in ROWS:
+        found: dict = {}
+        for one in row.wanted():
+            found.setdefault(one.run, []).append(one.read(RESULTS))
+        if all(all(runs) for runs in found.values()):
+            assert verdict(differences(row, found)) == "reproduced" or row.name in NOTES, row.name

@@ -9,6 +9,7 @@ from pathlib import Path
 import benchmarks.ledger
 from benchmarks.ledger.claims import BY_NAME, ROWS, wanted
 from benchmarks.ledger.results import FOLDERS, RESULTS, Wanted, make
+from benchmarks.report import processor
 from cnn_jax.errors import UserError, did_you_mean
 from cnn_jax.visualize import can_draw
 
@@ -64,9 +65,12 @@ def _check(runs: list[Wanted], data: list[str], jobs: int) -> int:
         make(runs, data, Path(folder), Path(folder) / "runs", jobs)
         differ = 0
         for run in runs:
-            kept, again = ((run.read(place) or {})["params_digest"] for place in (RESULTS, Path(folder)))
-            differ += kept != again
-            print(f"{run.run}, seed {run.seed}: {again}, {'the same' if kept == again else 'ANOTHER'}")
+            kept, again = (run.read(place) or {} for place in (RESULTS, Path(folder)))
+            same = kept["params_digest"] == again["params_digest"]
+            differ += not same
+            there, here = processor(kept["machine"]), processor(again["machine"])
+            why = "" if same or there == here else f" ({there} there, {here} here)"
+            print(f"{run.run}, seed {run.seed}: {again['params_digest']}, {'the same' if same else 'ANOTHER'}{why}")
     return 1 if differ else 0
 
 

@@ -56,7 +56,7 @@ class Row:
 
     `arms` are the runs by what they are called in its table, with another figure than the row's first where they have
     one; `lower` pairs those of which the claim says that the first has the lower figure, `published` are errors to meet
-    or beat. `minutes` of one core were planned for it; `note` says what came out; rows with `gpu` are not for a CPU.
+    or beat. `minutes` of one core were planned for it; rows with `gpu` are not for a CPU.
     """
 
     name: str
@@ -68,7 +68,6 @@ class Row:
     figures: tuple[Figure, ...] = (ERROR,)
     seeds: int = 3
     protocols: tuple[tuple[str, ...], ...] = ()
-    note: str = ""
     published: Mapping[str, float] = field(default_factory=dict)
     gpu: bool = False
 
@@ -103,9 +102,6 @@ ROWS = (
         (("ReLU", "tanh"),),
         22,
         (steps_to(25), steps_to(15), ERROR),
-        note="Tanh is as fast, and faster to 15 %. A guess why: it starts from LeCun's initialisation, ReLU from He's, "
-        "both not the paper's one small Gaussian; and garments need fewer steps than CIFAR-10, in which units that "
-        "saturate hardly matter yet. ReLU's rate is the lower: at 0.02 it was unstable.",
     ),
     Row(
         "overlapping-pools",

@@ -8,13 +8,15 @@ from statistics import mean, stdev
 from typing import Any
 
 from matplotlib.figure import Figure as Picture
+from matplotlib.ticker import LogLocator
 
 from benchmarks.ledger.claims import ROWS, Row
 from benchmarks.ledger.counts import COUNTS
+from benchmarks.ledger.notes import NOTES
 from benchmarks.ledger.results import multiply_adds
 from benchmarks.ledger.runs import RUNS
 from benchmarks.networks import ROOT
-from benchmarks.report import Rows, markdown
+from benchmarks.report import Rows, markdown, processor
 from benchmarks.runs import spread
 from cnn_jax.atomic import write_whole
 from cnn_jax.recipes import Recipe
@@ -39,6 +41,9 @@ deviations (n - 1). A run whose numbers are no longer finite is ended by `train.
 
     uv run python -m benchmarks.ledger --data-dir DIR --row relu-tanh            # one row, if its runs are not there
     uv run python -m benchmarks.ledger --data-dir DIR --row relu-tanh --check    # again, its digests compared
+
+Digests are the same where processors round alike: what was made with AVX2 alone ends with other bits where there is
+AVX-512. A section's last line says which it was; `--check` says so where they differ.
 
 DIR has Fashion-MNIST as `cnn-jax prepare fashion_mnist --data-dir DIR` leaves it; `--dataset FILE.npz` does too.
 """
@@ -157,7 +162,7 @@ def _section(row: Row, by_run: dict[str, list[dict[str, Any]]], minutes: float) 
         figures = row.figures if isinstance(own, str) else (own[1], *row.figures[1:])
         cells = [_cell([figure.of(run) for run in found], figure.digits) for figure in figures]
         table.append((arm, *cells))
-    said = sorted({(run["machine"]["cpu"], run["commit"]) for found in by_run.values() for run in found})
+    said = sorted({(processor(run["machine"]), run["commit"]) for found in by_run.values() for run in found})
     commands = list(dict.fromkeys(run["command"].rpartition(" ")[0] for found in by_run.values() for run in found))
     return [
         f"## {row.name}",
@@ -166,7 +171,7 @@ def _section(row: Row, by_run: dict[str, list[dict[str, Any]]], minutes: float) 
         "",
         markdown(table),
         "",
-        *([row.note, ""] if row.note else []),
+        *([NOTES[row.name].rstrip(), ""] if row.name in NOTES else []),
         f"![{row.name}](images/reproduction/{row.name}.png)",
         "",
         *(f"    {command} SEED" for command in commands),
@@ -183,22 +188,22 @@ def _cell(values: Sequence[float], digits: int) -> str:
 
 
 def _draw(row: Row, by_run: dict[str, list[dict[str, Any]]]) -> None:
-    """The figure of the claim, a point for each seed and a line at the mean; beside it the curves of training."""
+    """The figure of the claim, a point a seed, the mean and its standard error; beside it the curves of training."""
     picture = Picture(figsize=(10, 3.4), layout="constrained")
     points, curves = picture.subplots(1, 2, width_ratios=(3, 2))
     for place, arm in enumerate(row.arms):
         values = [row.value(arm, run) for run in by_run[row.run_of(arm)]]
         color = f"C{place % 10}"
         points.plot(values, [place] * len(values), "o", color=color, alpha=0.6)
-        points.plot([mean(values)] * 2, [place - 0.3, place + 0.3], color=color)
+        error = stdev(values) / sqrt(len(values))
+        points.errorbar(mean(values), place + 0.2, xerr=error, fmt="|", color=color, capsize=4, markersize=16)
         first = by_run[row.run_of(arm)][0]["training"]
         curves.plot([step for step, _, _ in first], [100 * (1 - top1) for _, _, top1 in first], color=color, label=arm)
-    own = next(iter(row.arms.values()))
-    points.set(xlabel=(row.figures[0] if isinstance(own, str) else own[1]).name.replace(", center", ""))
+    points.set(xlabel=row.figures[0].name, ylim=(len(row.arms) - 0.5, -0.5))
     points.set_yticks(range(len(row.arms)), list(row.arms))
-    points.invert_yaxis()
     points.grid(axis="x", alpha=0.3)
     curves.set(xlabel="step", ylabel="training error, %, seed 0", yscale="log")
+    curves.yaxis.set(major_formatter="{x:g}", minor_locator=LogLocator(subs=(2, 5)), minor_formatter="{x:g}")
     curves.grid(alpha=0.3)
     PICTURES.mkdir(parents=True, exist_ok=True)
     save(picture, PICTURES / f"{row.name}.png", dpi=80)
