@@ -52,7 +52,7 @@ NOTES = {
         "By one point; the paper's network is 0.75 better, on 15 times the images. LeNet-4 is not here: what the "
         "paper says of its layers takes more parameters than the number that it gives."
     ),
-    "lenet-eras": """The mistakes of seed 0, the surest first: ones with a foot, nines without a belly, sevens with a bar.
+    "lenet-eras": """The mistakes of seed 0, the surest first: ones with a foot, nines without a belly, barred sevens.
 That of 1998 is sure of nearly all: its outputs are squared distances.
 
 ![mistakes of 1998](images/reproduction/lenet5_1998-mistakes.png)
