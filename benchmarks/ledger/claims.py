@@ -325,7 +325,7 @@ ROWS = (
         "A ResNet-18 gets 94.9 % of them; here a ResNet-20 of a fortieth of its parameters",
         FASHION,
         {"ResNet-20": "resnet20_all"},
-        minutes=230,
+        minutes=60,
         published={"ResNet-20": 5.1},
     ),
     *(

@@ -128,7 +128,7 @@ RUNS: dict[str, Recipe] = {
     "two_convolutions": replace(
         with_options(FOUR, widths=[32, 64], hidden=1024, overlapping=False), train_split="train", epochs=8, dropout=0.4
     ),
-    "resnet20_all": replace(WHOLE, model="resnet20_cifar", epochs=10),
+    "resnet20_all": replace(WHOLE, model="resnet20_cifar", epochs=6),
     # For a GPU.
     "googlenet_all": replace(GPU, model="googlenet_bn"),
     "vgg16_all": replace(GPU, model="vgg16_bn"),
