@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator
 from benchmarks.ledger.claims import ROWS, Row
 from benchmarks.ledger.counts import COUNTS
 from benchmarks.ledger.notes import NOTES
-from benchmarks.ledger.results import multiply_adds
+from benchmarks.ledger.results import multiply_adds, side
 from benchmarks.ledger.runs import RUNS
 from benchmarks.networks import ROOT
 from benchmarks.report import Rows, markdown, processor
@@ -169,6 +169,8 @@ def _section(row: Row, by_run: dict[str, list[dict[str, Any]]], minutes: float) 
         "",
         f"{row.claim}. {row.source}.",
         "",
+        f"Here: {'; '.join(dict.fromkeys(_seen(RUNS[run]) for run in by_run))}.",
+        "",
         markdown(table),
         "",
         *([NOTES[row.name].rstrip(), ""] if row.name in NOTES else []),
@@ -181,6 +183,14 @@ def _section(row: Row, by_run: dict[str, list[dict[str, Any]]], minutes: float) 
         + ".",
         "",
     ]
+
+
+def _seen(recipe: Recipe) -> str:
+    """What a run is trained on."""
+    whole, name = (60_000, "Fashion-MNIST") if recipe.dataset == "fashion_mnist" else (4_000, "mnist_5k")
+    images = int(recipe.train_split.partition("[:")[2].rstrip("]") or whole)
+    size = f"{side(recipe)}x{side(recipe)}"
+    return f"{images:,} images of {name} at {size} pixels, {recipe.epochs} times in batches of {recipe.batch_size}"
 
 
 def _cell(values: Sequence[float], digits: int) -> str:

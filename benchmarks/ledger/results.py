@@ -97,11 +97,15 @@ def network(recipe: Recipe) -> nn.Module:
     return create_model(recipe.model, num_classes=10, **options, **stem)
 
 
+def side(recipe: Recipe) -> int:
+    """Of the images that its network sees, in pixels."""
+    register()
+    return recipe.image_size or model_info(recipe.model).input_size[0]
+
+
 def multiply_adds(recipe: Recipe) -> int:
     """Of its network for one image of Fashion-MNIST or of the digits."""
-    model = network(recipe)
-    size = recipe.image_size or model_info(recipe.model).input_size[0]
-    return structure(model, (size, size, 1)).macs
+    return structure(network(recipe), (side(recipe), side(recipe), 1)).macs
 
 
 def _train(wanted: Wanted, data: Sequence[str], out: Path, one_core: bool) -> dict[str, Any]:
