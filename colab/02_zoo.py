@@ -457,8 +457,8 @@ dots = axes.scatter(
     vmin=2010,
 )
 places = {
-    "lenet5": (8, -3), "alexnet": (8, -3), "vgg16": (8, -8), "googlenet": (-60, -1), "resnet50": (8, -3),
-    "resnet1202_cifar": (8, -6), "squeezenet1_0": (-80, -3), "densenet_bc_100_12": (-107, -3),
+    "lenet1": (8, -3), "lenet5": (8, -3), "alexnet": (8, -3), "vgg16": (8, -8), "googlenet": (-60, -1),
+    "resnet50": (8, -3), "resnet1202_cifar": (8, -6), "squeezenet1_0": (-80, -3), "densenet_bc_100_12": (-107, -3),
     "mobilenet_100": (-78, -6), "senet154": (8, 0), "nasnetalarge": (-73, 2), "mobilenet_v3_small": (8, -3),
     "resnet20_cifar": (-85, -3), "mobilenet_025": (-30, -15),
 }  # fmt: skip
@@ -466,10 +466,10 @@ for name, place in places.items():
     card = cnn_jax.model_info(name)
     axes.scatter(card.params, card.macs, s=40, facecolors="none", edgecolors="black", linewidths=0.8)
     axes.annotate(name, (card.params, card.macs), place, textcoords="offset points", fontsize=8)
-axes.set(xscale="log", yscale="log", xlim=(3e4, 1e9), xlabel="parameters", ylabel="multiply-accumulates of one image")
+axes.set(xscale="log", yscale="log", xlim=(1e3, 1e9), xlabel="parameters", ylabel="multiply-accumulates of one image")
 axes.set_title(f"{len(cards)} networks, each at its own image size")
 axes.grid(alpha=0.3)
-figure.colorbar(dots, label="year of the paper (1998 is drawn as 2010)")
+figure.colorbar(dots, label="year of the paper (1989 and 1998 are drawn as 2010)")
 plt.show()
 
 # %% [markdown]
