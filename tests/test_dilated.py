@@ -10,13 +10,14 @@ from test_golden import BY_REFERENCE, assert_within
 
 from cnn_jax import UserError, create_model, import_state_dict, list_models
 from cnn_jax.layers import stage_strides
+from cnn_jax.models.mobilenet import MobileNetV1, MobileNetV2
 from cnn_jax.models.preresnet import BottleneckUnit, PreResNet
 from cnn_jax.models.resnet import STRIDE_FIRST, BasicBlock, ResNet
 from cnn_jax.models.structure import structure
 
 with np.load(golden_files.FOLDER / "dilated" / "logits.npz") as file:
     LOGITS, NOISE = (dict(zip(file["cases"].tolist(), file[key], strict=True)) for key in ("logits", "noise"))
-QUICK = ("torchvision.resnet50 8", "timm.resnet18d 8", "timm.resnetv2_18d 8")  # a kind of block each
+QUICK = ("torchvision.resnet50 8", "timm.resnet18d 8", "timm.resnetv2_18d 8", "timm.mobilenetv2_100 8")
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,8 @@ def test_logits_are_the_references(case):
         partial(ResNet, (1, 1, 2, 1), STRIDE_FIRST, shortcut="C", shortcut_kernel=3),
         partial(PreResNet, (1, 2, 1, 2), width=16),
         partial(PreResNet, (1, 1, 1, 2), partial(BottleneckUnit, stride_first=True), width=16),
+        partial(MobileNetV1, 0.25),
+        partial(MobileNetV2, 0.35),
     ],
 )
 def test_the_positions_of_a_halved_map_keep_their_values(network):
@@ -53,15 +56,16 @@ def test_the_positions_of_a_halved_map_keep_their_values(network):
 
 def test_strides_and_dilations_are_those_of_deeplab():
     """Chen 2017 (1706.05587), fig. 3: at output stride 16 block 4 has rate 2; at 8 blocks 3 and 4 have 2 and 4."""
-    assert [*stage_strides(4, 4, 32)] == [(1, 1, 1), (2, 1, 1), (2, 1, 1), (2, 1, 1)]
-    assert [*stage_strides(4, 4, 16)] == [(1, 1, 1), (2, 1, 1), (2, 1, 1), (1, 1, 2)]
-    assert [*stage_strides(4, 4, 8)] == [(1, 1, 1), (2, 1, 1), (1, 1, 2), (1, 2, 4)]
-    assert [*stage_strides(4, 1, 8)] == [(1, 1, 1), (2, 1, 1), (2, 1, 1), (2, 1, 1)]  # the stem for CIFAR
+    assert [*stage_strides((1, 2, 2, 2), 4, 32)] == [(1, 1, 1), (2, 1, 1), (2, 1, 1), (2, 1, 1)]
+    assert [*stage_strides((1, 2, 2, 2), 4, 16)] == [(1, 1, 1), (2, 1, 1), (2, 1, 1), (1, 1, 2)]
+    assert [*stage_strides((1, 2, 2, 2), 4, 8)] == [(1, 1, 1), (2, 1, 1), (1, 1, 2), (1, 2, 4)]
+    assert [*stage_strides((1, 2, 2, 2), 1, 8)] == [(1, 1, 1), (2, 1, 1), (2, 1, 1), (2, 1, 1)]  # the stem for CIFAR
 
 
-def test_every_large_residual_network_takes_an_output_stride():
+def test_every_large_residual_network_and_mobilenet_takes_an_output_stride():
     taking = [name for name in list_models() if "output_stride" in type(create_model(name)).__dataclass_fields__]
     assert {"resnet50", "plain18", "senet154", "legacy_seresnet50", "resnetv2_50", "preresnet18"} <= set(taking)
+    assert {"mobilenet_100", "mobilenetv2_100", "mobilenet_v3_small", "mnasnet1_0"} <= set(taking)
     taps = structure(create_model("resnet50", output_stride=16, scan=True), (96, 96, 3)).taps
     assert taps["stage3"][:2] == taps["stage4"][:2] == (6, 6)
     with pytest.raises(UserError, match="output_stride must be one of 8, 16, 32, not 4"):

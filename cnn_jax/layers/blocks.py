@@ -1,6 +1,6 @@
 """Small compositions that many families use."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from functools import partial
 
@@ -145,22 +145,20 @@ class Shortcut(nn.Module):
         return project(x, train=train)
 
 
-def stage_strides(stages: int, before: int, output_stride: int) -> Iterator[tuple[int, int, int]]:
+def stage_strides(strides: Iterable[int], before: int, output_stride: int) -> Iterator[tuple[int, int, int]]:
     """For each stage its stride and two dilations: of the blocks' convolutions before the image is halved and after.
 
-    The first stage keeps the size, the others halve it until `output_stride` pixels of the image, `before` of them
-    before the first stage, make one position. From there on they double the dilation instead, with the same kernels
-    before the first stage, make one position. From there on they double the dilation instead, with the same kernels
-    (Chen 2017, 1706.05587, sec. 3.2): where no block averages over positions, those of the halved map keep their
-    values. The first dilation is for the first block alone, whose input is that of the stage before.
+    Stages halve the image as `strides` say until `output_stride` of its pixels, `before` of them before the first
+    stage, make one position. From there on they double the dilation instead, with the same kernels (Chen 2017,
+    1706.05587, sec. 3.2): where no block averages over positions, those of the halved map keep their values. The
+    first dilation is for the first block alone, whose input is that of the stage before.
     """
     dilation = 1
-    for stage in range(stages):
-        stride, first = 2 if stage else 1, dilation
-        if before * stride > output_stride:
-            stride, dilation = 1, 2 * dilation
-        before *= stride
-        yield stride, first, dilation
+    for stride in strides:
+        halves, first = before * stride <= output_stride, dilation
+        dilation *= 1 if halves else stride
+        before *= stride if halves else 1
+        yield stride if halves else 1, first, dilation
 
 
 def last_norm(norm: Callable[..., nn.Module], zero_init: bool) -> Callable[..., nn.Module]:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, call_block, classify, depth_rates, tap
-from cnn_jax.layers.options import Checked, Classes, Factor, GlobalPool, ModuleDef, Rate, Remat, Stem
+from cnn_jax.layers.options import Checked, Classes, Factor, GlobalPool, ModuleDef, OutputStride, Rate, Remat, Stem
 from cnn_jax.models.card import ModelInfo
 from cnn_jax.models.images import takes_images
 from cnn_jax.models.mobilenet import InvertedResidual, scaled, strides
@@ -46,12 +46,13 @@ class MnasNet(Checked):
     `stages` is a table like B1, `width` scales all but the last convolution. Squeeze-and-excitation has a
     quarter of the block's input channels inside. `stem="cifar"`, for 28 to 64 pixels, leaves out the first
     two halvings. `stochastic_depth` and `zero_init` act on the blocks with a shortcut; rates rise over all
-    blocks, see depth_rates. Taps: stem, stage1 to stage7, final.
+    blocks, see depth_rates. `output_stride` 16 or 8: see stage_strides. Taps: stem, stage1 to stage7, final.
     """
 
     stages: tuple[tuple[int, int, int, int, int, bool], ...] = B1
     width: Factor = 1.0
     stem: Stem = "imagenet"
+    output_stride: OutputStride = 32
     num_classes: Classes = 1000
     global_pool: GlobalPool = "avg"
     dropout: Rate = 0.2
@@ -64,12 +65,12 @@ class MnasNet(Checked):
     @nn.compact
     @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        stem_stride, *stage_strides = strides(self.stem, tuple(stride for *_, stride, _ in self.stages))
+        stem_stride, plan = strides(self.stem, tuple(stride for *_, stride, _ in self.stages), self.output_stride)
         conv = partial(ConvBN, norm=self.norm, dtype=self.dtype)
         x = tap(self, "stem", conv(scaled(32, self.width), 3, stem_stride, 1, name="stem")(x, train=train))
         rates = depth_rates(sum(blocks for *_, blocks, _, _ in self.stages), self.stochastic_depth)
-        for i, ((kernel, expansion, features, blocks, _, gated), stride) in enumerate(
-            zip(self.stages, stage_strides, strict=True), start=1
+        for i, ((kernel, expansion, features, blocks, _, gated), (stride, *dilations)) in enumerate(
+            zip(self.stages, plan, strict=True), start=1
         ):
             for j in range(1, blocks + 1):
                 se = partial(SqueezeExcite, hidden=x.shape[-1] // 4, dtype=self.dtype)
@@ -78,6 +79,7 @@ class MnasNet(Checked):
                     expansion * x.shape[-1],
                     kernel,
                     stride if j == 1 else 1,
+                    dilations[j > 1],
                     se if gated else None,
                     conv,
                     stochastic_depth=next(rates),

@@ -30,10 +30,23 @@ from cnn_jax.layers import (
     drop_branch,
     same_padding,
     squeeze_excite,
+    stage_strides,
     tap,
 )
 from cnn_jax.layers.conv import Padding
-from cnn_jax.layers.options import Checked, Classes, Count, Factor, GlobalPool, ModuleDef, Rate, Reduction, Remat, Stem
+from cnn_jax.layers.options import (
+    Checked,
+    Classes,
+    Count,
+    Factor,
+    GlobalPool,
+    ModuleDef,
+    OutputStride,
+    Rate,
+    Reduction,
+    Remat,
+    Stem,
+)
 from cnn_jax.models.card import HALF, ModelInfo
 from cnn_jax.models.images import takes_images
 
@@ -50,17 +63,18 @@ def scaled(channels: int, width: float) -> int:
     return rounded if rounded >= 0.9 * exact else rounded + 8
 
 
-def strides(stem: str, stages: tuple[int, ...]) -> tuple[int, ...]:
-    """The strides of the stem and of each stage; "cifar" leaves out the first two halvings."""
-    if stem == "imagenet":
-        return (2, *stages)
-    first = stages.index(2)
-    return (1, *stages[:first], 1, *stages[first + 1 :])
+def strides(stem: str, stages: tuple[int, ...], output_stride: int) -> tuple[int, list[tuple[int, int, int]]]:
+    """The stem's stride, and of each stage what stage_strides says; "cifar" leaves out the first two halvings."""
+    first = 2
+    if stem == "cifar":
+        halving = stages.index(2)
+        first, stages = 1, (*stages[:halving], 1, *stages[halving + 1 :])
+    return first, [*stage_strides(stages, first, output_stride)]
 
 
-def pads(x: jax.Array, size: int, stride: int, tf_padding: bool) -> Padding:
-    """Padding of a layer on `x`: as TensorFlow pads, or symmetric."""
-    return same_padding(x, size, stride) if tf_padding else size // 2
+def pads(x: jax.Array, size: int, stride: int, tf_padding: bool, dilation: int = 1) -> Padding:
+    """Padding of a layer on `x`: as TensorFlow pads, or symmetric, which without a stride is the same."""
+    return same_padding(x, size, stride) if tf_padding and stride > 1 else dilation * (size // 2)
 
 
 class SeparableBlock(nn.Module):
@@ -72,6 +86,7 @@ class SeparableBlock(nn.Module):
 
     features: int
     stride: int = 1
+    dilation: int = 1
     se: ModuleDef | None = None
     conv: ModuleDef = ConvBN
     tf_padding: bool = False
@@ -79,8 +94,9 @@ class SeparableBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         channels = x.shape[-1]
-        padding = ((0, 1), (0, 1)) if self.tf_padding and self.stride > 1 else 1
-        x = self.conv(channels, 3, self.stride, padding, groups=channels, name="depthwise")(x, train=train)
+        padding = ((0, 1), (0, 1)) if self.tf_padding and self.stride > 1 else self.dilation
+        depthwise = partial(self.conv, groups=channels, dilation=self.dilation, name="depthwise")
+        x = depthwise(channels, 3, self.stride, padding)(x, train=train)
         x = self.conv(self.features, 1, name="pointwise")(x, train=train)
         return x if self.se is None else self.se(name="se")(x)
 
@@ -98,6 +114,7 @@ class InvertedResidual(nn.Module):
     inner: int
     kernel_size: int = 3
     stride: int = 1
+    dilation: int = 1
     se: ModuleDef | None = None
     conv: ModuleDef = ConvBN
     stochastic_depth: Rate = 0.0
@@ -109,8 +126,9 @@ class InvertedResidual(nn.Module):
         inner, size = self.inner, self.kernel_size
         around = self.stride == 1 and x.shape[-1] == self.features
         y = x if inner == x.shape[-1] else self.conv(inner, 1, name="expand")(x, train=train)
-        padding = pads(y, size, self.stride, self.tf_padding)
-        y = self.conv(inner, size, self.stride, padding, groups=inner, name="depthwise")(y, train=train)
+        padding = pads(y, size, self.stride, self.tf_padding, self.dilation)
+        depthwise = partial(self.conv, groups=inner, dilation=self.dilation, name="depthwise")
+        y = depthwise(inner, size, self.stride, padding)(y, train=train)
         if self.se is not None:
             y = self.se(name="se")(y)
         y = self.conv(self.features, 1, act=None, zero_init=self.zero_init and around, name="project")(y, train=train)
@@ -123,7 +141,8 @@ class MobileNetV1(Checked):
     `width` is the paper's alpha (sec. 3.3). `stem="cifar"`, for 28 to 64 pixels, gives the stem
     and stage2 stride 1. `last` puts a 1x1 convolution to so many channels before the pool.
     `tf_padding` pads the layers with a stride as Keras does. `se_reduction` adds squeeze-and-excitation to every
-    pointwise layer (1709.01507). Taps: stem, stage1 to stage5, and final with `last`.
+    pointwise layer (1709.01507). `output_stride` 16 or 8: see stage_strides. Taps: stem, stage1
+    to stage5, and final with `last`.
     """
 
     width: Factor = 1.0
@@ -131,6 +150,7 @@ class MobileNetV1(Checked):
     last: Count | None = None
     tf_padding: bool = False
     stem: Stem = "imagenet"
+    output_stride: OutputStride = 32
     se_reduction: Reduction = None
     num_classes: Classes = 1000
     global_pool: GlobalPool = "avg"
@@ -142,16 +162,17 @@ class MobileNetV1(Checked):
     @nn.compact
     @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        stem_stride, *stage_strides = strides(self.stem, tuple(stride for _, _, stride in V1_STAGES))
+        stem_stride, plan = strides(self.stem, tuple(stride for *_, stride in V1_STAGES), self.output_stride)
         conv = partial(ConvBN, act=self.act, norm=self.norm, dtype=self.dtype)
         se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         padding = pads(x, 3, stem_stride, self.tf_padding)
         x = tap(self, "stem", conv(scaled(32, self.width), 3, stem_stride, padding, name="stem")(x, train=train))
-        for i, ((channels, blocks, _), stride) in enumerate(zip(V1_STAGES, stage_strides, strict=True), start=1):
+        for i, ((channels, blocks, _), (stride, *dilations)) in enumerate(zip(V1_STAGES, plan, strict=True), start=1):
             for j in range(1, blocks + 1):
                 module = SeparableBlock(
                     scaled(channels, self.width),
                     stride if j == 1 else 1,
+                    dilations[j > 1],
                     se,
                     conv,
                     self.tf_padding,
@@ -178,7 +199,7 @@ class MobileNetV2(Checked):
     TensorFlow does. `stem="cifar"`, for 28 to 64 pixels, gives the stem and stage2 stride 1.
     `se_reduction` adds squeeze-and-excitation behind every depthwise layer (1709.01507).
     `stochastic_depth` and `zero_init` act on the blocks with a shortcut; rates rise over all blocks, see
-    depth_rates. Taps: stem, stage1 to stage7, final.
+    depth_rates. `output_stride` 16 or 8: see stage_strides. Taps: stem, stage1 to stage7, final.
     """
 
     width: Factor = 1.0
@@ -186,6 +207,7 @@ class MobileNetV2(Checked):
     fixed_ends: bool = False
     tf_padding: bool = False
     stem: Stem = "imagenet"
+    output_stride: OutputStride = 32
     se_reduction: Reduction = None
     num_classes: Classes = 1000
     global_pool: GlobalPool = "avg"
@@ -199,7 +221,7 @@ class MobileNetV2(Checked):
     @nn.compact
     @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        stem_stride, *stage_strides = strides(self.stem, tuple(stride for *_, stride in V2_STAGES))
+        stem_stride, plan = strides(self.stem, tuple(stride for *_, stride in V2_STAGES), self.output_stride)
         conv = partial(ConvBN, act=nn.relu6, norm=self.norm, dtype=self.dtype)
         se = squeeze_excite(self.se_reduction, dtype=self.dtype)
         first, last = (32, 1280) if self.fixed_ends else (scaled(32, self.width), scaled(1280, max(1.0, self.width)))
@@ -208,12 +230,15 @@ class MobileNetV2(Checked):
         ends = (1, len(V2_STAGES)) if self.fixed_ends else ()
         counts = [n if i in ends else math.ceil(n * self.depth) for i, (_, _, n, _) in enumerate(V2_STAGES, start=1)]
         rates = depth_rates(sum(counts), self.stochastic_depth)
-        for i, ((expansion, channels, *_), stride) in enumerate(zip(V2_STAGES, stage_strides, strict=True), start=1):
+        for i, ((expansion, channels, *_), (stride, *dilations)) in enumerate(
+            zip(V2_STAGES, plan, strict=True), start=1
+        ):
             for j in range(1, counts[i - 1] + 1):
                 module = InvertedResidual(
                     scaled(channels, self.width),
                     expansion * x.shape[-1],
                     stride=stride if j == 1 else 1,
+                    dilation=dilations[j > 1],
                     se=se,
                     conv=conv,
                     stochastic_depth=next(rates),

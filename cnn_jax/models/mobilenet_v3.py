@@ -14,7 +14,18 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, call_block, classify, depth_rates, global_pool, tap
-from cnn_jax.layers.options import Checked, Classes, Count, Factor, GlobalPool, ModuleDef, Rate, Remat, Stem
+from cnn_jax.layers.options import (
+    Checked,
+    Classes,
+    Count,
+    Factor,
+    GlobalPool,
+    ModuleDef,
+    OutputStride,
+    Rate,
+    Remat,
+    Stem,
+)
 from cnn_jax.models.card import HALF, ModelInfo
 from cnn_jax.models.images import takes_images
 from cnn_jax.models.mobilenet import InvertedResidual, pads, scaled, strides
@@ -47,7 +58,7 @@ class MobileNetV3(Checked):
     `width` scales the rest, the stem only from 0.75 on. `tf_padding` pads the layers with a stride as
     TensorFlow does. `stem="cifar"`, for 28 to 64 pixels, leaves out the first two halvings.
     `stochastic_depth` and `zero_init` act on the blocks with a shortcut; rates rise over all blocks, see
-    depth_rates. Taps: stem, stage1 and so on, final, hidden.
+    depth_rates. `output_stride` 16 or 8: see stage_strides. Taps: stem, stage1 and so on, final, hidden.
     """
 
     stages: tuple[tuple[int, tuple[int, ...], int, bool, str, int], ...]
@@ -55,6 +66,7 @@ class MobileNetV3(Checked):
     width: Factor = 1.0
     tf_padding: bool = False
     stem: Stem = "imagenet"
+    output_stride: OutputStride = 32
     num_classes: Classes = 1000
     global_pool: GlobalPool = "avg"
     dropout: Rate = 0.2  # sec. 6.1.1
@@ -67,15 +79,15 @@ class MobileNetV3(Checked):
     @nn.compact
     @takes_images
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        stem_stride, *stage_strides = strides(self.stem, tuple(stride for *_, stride in self.stages))
+        stem_stride, plan = strides(self.stem, tuple(stride for *_, stride in self.stages), self.output_stride)
         conv = partial(ConvBN, act=nn.hard_swish, norm=self.norm, dtype=self.dtype)
         before = 16
         first = scaled(before, self.width if self.width >= 0.75 else 1.0)
         padding = pads(x, 3, stem_stride, self.tf_padding)
         x = tap(self, "stem", conv(first, 3, stem_stride, padding, name="stem")(x, train=train))
         rates = depth_rates(sum(len(sizes) for _, sizes, *_ in self.stages), self.stochastic_depth)
-        for i, ((kernel, sizes, features, gated, act, _), stride) in enumerate(
-            zip(self.stages, stage_strides, strict=True), start=1
+        for i, ((kernel, sizes, features, gated, act, _), (stride, *dilations)) in enumerate(
+            zip(self.stages, plan, strict=True), start=1
         ):
             for j, size in enumerate(sizes, start=1):
                 inner = scaled(x.shape[-1], size / before)
@@ -85,6 +97,7 @@ class MobileNetV3(Checked):
                     inner,
                     kernel,
                     stride if j == 1 else 1,
+                    dilations[j > 1],
                     se if gated else None,
                     partial(conv, act=ACTIVATIONS[act]),
                     stochastic_depth=next(rates),
