@@ -1,10 +1,11 @@
 import dataclasses
 import json
 import re
+from typing import get_args, get_type_hints
 
 import pytest
 
-from cnn_jax import RECIPES, UserError
+from cnn_jax import RECIPES, UserError, create_model, list_models
 from cnn_jax.recipes import Schedule
 from cnn_jax.recipes.command_line import Command, _options, parse, recipe_table
 from cnn_jax.recipes.configuration import to_json
@@ -15,6 +16,13 @@ def test_no_options_give_the_default_recipe():
     assert command.recipe == "lenet5_modern"
     assert command.config == RECIPES["lenet5_modern"]
     assert (command.out, command.resume, command.download, command.list_recipes) == (None, "no", False, False)
+
+
+def test_every_stem_that_a_network_has_can_be_asked_for():
+    networks = {type(create_model(name)) for name in list_models()}
+    stems = {stem for network in networks for stem in get_args(get_type_hints(network).get("stem"))}
+    assert {"imagenet", "cifar", "deep"} < stems
+    assert {parse(["--model", "resnet18", "--stem", stem]).config.stem for stem in stems} == stems
 
 
 def test_options_reach_into_the_recipe():
@@ -128,7 +136,7 @@ def test_a_profile_is_of_two_steps(given):
         ("--optimizer.betas a b", "--optimizer.betas must be two numbers, with spaces between them, not 'a b'"),
         ("--schedule.boundaries 3,6", "--schedule.boundaries must be numbers, with spaces between them, not '3,6'"),
         ("--loss mse", "--loss must be one of cross_entropy, bce, map, not 'mse'"),
-        ("--stem CIFAR", "--stem must be one of imagenet, cifar or None, not 'CIFAR'"),
+        ("--stem CIFAR", "--stem must be one of imagenet, space_to_depth, deep, cifar or None, not 'CIFAR'"),
         ("--augment.flip no", "--augment.flip takes no value, 'no' is left over; --augment.no-flip is its opposite"),
         ("--download yes", "--download takes no value, 'yes' is left over"),
         ("--out a b", "--out must be one word or quoted text, not 'a b'"),

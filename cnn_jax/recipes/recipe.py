@@ -207,8 +207,8 @@ class Recipe:
     task: Literal["classify", "embed", "segment", "caption"] = "classify"
     """What is learned. classify: one class for each image; embed: vectors that lie close for images of one class;
     segment: one class for each pixel; caption: sentences about an image."""
-    stem: Literal["imagenet", "cifar"] | None = None
-    """cifar: the network's form for images of 28 to 64 pixels; its own form if not given."""
+    stem: Literal["imagenet", "space_to_depth", "deep", "cifar"] | None = None
+    """cifar: the network's form for images of 28 to 64 pixels; its own form if not given. Few take the middle two."""
     image_size: int | None = None
     """Pixels a side that images are brought to; the network's own size if not given."""
     model_options: ModelOptions = field(default_factory=ModelOptions)
