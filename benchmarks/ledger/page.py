@@ -71,7 +71,13 @@ class Difference:
 
     def __str__(self) -> str:
         found = f"{mean(self.values):+.2f} ± {self.error:.2f}" if all(map(isfinite, self.values)) else "not reached"
-        return f"{self.second} - {self.first}: {found}{'' if self.holds else ' (not clear)'}"
+        if self.holds:
+            doubt = ""
+        elif self.second == PUBLISHED:
+            doubt = " (not met)"
+        else:
+            doubt = " (the other way round)" if mean(self.values) <= -2 * self.error else " (not clear)"
+        return f"{self.second} - {self.first}: {found}{doubt}"
 
 
 def differences(row: Row, results: dict[str, list[dict[str, Any]]]) -> list[Difference]:
