@@ -36,15 +36,19 @@ KERAS = "head, then whole at 1e-5"
 METHODS = ("scratch", "linear probe", *FINETUNED, KERAS)
 
 
-def write_sets(folder: Path, prepared: str, counts: list[int]) -> None:
-    """The first five classes of Fashion-MNIST, and for each count the others and the digits, as .npz files."""
-    from cnn_jax.data import mnist_5k, open_dataset
+def clothes(split: str, prepared: str) -> tuple[np.ndarray, np.ndarray]:
+    """All of Fashion-MNIST, images (N, 28, 28, 1) uint8 and labels (N,)."""
+    from cnn_jax.data import open_dataset
     from cnn_jax.data.decode import decode
 
-    def clothes(split: str) -> tuple[np.ndarray, np.ndarray]:
-        source = open_dataset("fashion_mnist", split, prepared).source
-        records = source.read(range(len(source)))
-        return np.stack([decode(image, 1) for image, _ in records]), np.array([label for _, label in records])
+    source = open_dataset("fashion_mnist", split, prepared).source
+    records = source.read(range(len(source)))
+    return np.stack([decode(image, 1) for image, _ in records]), np.array([label for _, label in records])
+
+
+def write_sets(folder: Path, prepared: str, counts: list[int]) -> None:
+    """The first five classes of Fashion-MNIST, and for each count the others and the digits, as .npz files."""
+    from cnn_jax.data import mnist_5k
 
     def save(name: str, count: int | None, first: int, *parts: tuple[np.ndarray, np.ndarray]) -> None:
         arrays = {}
@@ -56,7 +60,7 @@ def write_sets(folder: Path, prepared: str, counts: list[int]) -> None:
             arrays |= {f"x_{split}": images[rows], f"y_{split}": labels[rows] - first}
         np.savez(folder / (name if count is None else f"{name}-{count}"), **arrays)
 
-    garments = clothes("train"), clothes("test")
+    garments = clothes("train", prepared), clothes("test", prepared)
     digits = mnist_5k.read_split("train"), mnist_5k.read_split("test")
     save("first", None, 0, *garments)
     for count in counts:

@@ -13,7 +13,7 @@ RECIPES = {
         "resnet18",
         task="caption",
         image_size=64,
-        model_options=ModelOptions(width=24, stem_width=32),
+        model_options=ModelOptions(width=32, stem_width=32),
         dataset="composed_captions",
         epochs=20,
         batch_size=32,
