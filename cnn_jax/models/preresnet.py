@@ -189,7 +189,7 @@ class PreResNet(Checked):
         if self.stem != "cifar":
             x = max_pool(x, 3, 2, 1)
         rates = depth_rates(sum(self.stages), self.stochastic_depth)
-        halving = [1] + [2] * (len(self.stages) - 1)
+        halving = [2 if stage else 1 for stage in range(len(self.stages))]
         strides = stage_strides(halving, 1 if self.stem == "cifar" else 4, self.output_stride)
         for i, (units, (stride, before, behind)) in enumerate(zip(self.stages, strides, strict=True), start=1):
             for j in range(1, units + 1):

@@ -174,7 +174,7 @@ class ResNet(Checked):
         if self.stem != "cifar":
             x = max_pool(x, 3, 2, ceil_mode=True) if self.caffe_pool else max_pool(x, 3, 2, 1)
         rates = depth_rates(sum(self.stages), self.stochastic_depth)
-        halving = [1] + [2] * (len(self.stages) - 1)
+        halving = [2 if stage else 1 for stage in range(len(self.stages))]
         strides = stage_strides(halving, 1 if self.stem == "cifar" else 4, self.output_stride)
         for i, (blocks, (stride, before, behind)) in enumerate(zip(self.stages, strides, strict=True), start=1):
             for j in range(1, (min(blocks, 2) if self.scan else blocks) + 1):
