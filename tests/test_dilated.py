@@ -10,7 +10,8 @@ from test_golden import BY_REFERENCE, assert_within
 
 from cnn_jax import UserError, create_model, import_state_dict, list_models
 from cnn_jax.layers import stage_strides
-from cnn_jax.models.mobilenet import MobileNetV1, MobileNetV2
+from cnn_jax.models.mobilenet import MobileNetV1
+from cnn_jax.models.mobilenet_v2 import MobileNetV2
 from cnn_jax.models.preresnet import BottleneckUnit, PreResNet
 from cnn_jax.models.resnet import STRIDE_FIRST, BasicBlock, ResNet
 from cnn_jax.models.structure import structure

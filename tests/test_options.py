@@ -13,7 +13,7 @@ from quick_jit import quick_apply, quick_init, quick_jit
 from cnn_jax import UserError, create_model, list_models, model_info
 from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, Unit
 from cnn_jax.models.inception_resnet import ResidualInception
-from cnn_jax.models.mobilenet import InvertedResidual
+from cnn_jax.models.mobilenet_v2 import InvertedResidual
 from cnn_jax.models.preresnet import BasicUnit, BottleneckUnit
 from cnn_jax.models.resnet import BasicBlock, Bottleneck
 from cnn_jax.models.structure import structure

@@ -20,6 +20,7 @@ from cnn_jax.models import (
     lenet,
     mnasnet,
     mobilenet,
+    mobilenet_v2,
     mobilenet_v3,
     nasnet,
     nin,
@@ -62,6 +63,7 @@ FAMILIES = (
     nasnet,
     senet,
     pnasnet,
+    mobilenet_v2,
     mnasnet,
     mobilenet_v3,
 )  # in the order of history

@@ -17,7 +17,8 @@ from cnn_jax.layers import BatchNorm, ConvBN, SqueezeExcite, call_block, classif
 from cnn_jax.layers.options import Checked, Classes, Factor, GlobalPool, ModuleDef, OutputStride, Rate, Remat, Stem
 from cnn_jax.models.card import ModelInfo
 from cnn_jax.models.images import takes_images
-from cnn_jax.models.mobilenet import InvertedResidual, scaled, strides
+from cnn_jax.models.mobilenet import scaled, strides
+from cnn_jax.models.mobilenet_v2 import InvertedResidual
 
 # Fig. 7 and the authors' code: kernel, expansion, width, blocks, stride, squeeze-and-excitation of each stage.
 A1 = (

@@ -28,7 +28,8 @@ from cnn_jax.layers.options import (
 )
 from cnn_jax.models.card import HALF, ModelInfo
 from cnn_jax.models.images import takes_images
-from cnn_jax.models.mobilenet import InvertedResidual, pads, scaled, strides
+from cnn_jax.models.mobilenet import pads, scaled, strides
+from cnn_jax.models.mobilenet_v2 import InvertedResidual
 
 ACTIVATIONS = {"RE": nn.relu, "HS": nn.hard_swish}  # sec. 5.2
 
