@@ -1,8 +1,9 @@
 """Dense prediction: a class for each pixel, by U-Net or DeepLab v3 on any backbone; a feature pyramid for detectors.
 
 A backbone is a network of `create_model(name, num_classes=0)`. Its layers stand beside those of the head at the top of
-the variables, under their own names, so its weights load as a classifier's do. The head has the backbone's batch norm
-and compute type. Maps are (B, H, W, C), masks (B, H, W) integers: classes, and IGNORED where none is asked for.
+the variables, under their own names, so its weights load as a classifier's do. The head has the backbone's compute type
+and, where it is given no `norm`, its batch norm. Maps are (B, H, W, C), masks (B, H, W) integers: classes, and IGNORED
+where none is asked for.
 """
 
 import math
@@ -50,6 +51,7 @@ class UNet(Checked):
     backbone: Backbone
     num_classes: Count
     widths: Numbers = (256, 128, 64, 32, 16)
+    norm: ModuleDef | None = None
 
     def setup(self):
         nn.share_scope(self, self.backbone)
@@ -68,7 +70,7 @@ class UNet(Checked):
         if len(steps) > len(self.widths):
             name = type(self.backbone).__name__
             raise UserError(f"widths has {len(self.widths)} numbers, and from {name} to the image it is {len(steps)}")
-        conv = head_conv(self.backbone)
+        conv = head_conv(self)
         widths = self.widths[len(self.widths) - len(steps) :]
         for number, ((size, skip), channels) in enumerate(zip(steps, widths, strict=True), start=1):
             y = grown(y, size)
@@ -103,6 +105,7 @@ class DeepLabV3(Checked):
     channels: Count = 256
     dropout: Rate = 0.5
     decoder: Count | None = None
+    norm: ModuleDef | None = None
 
     def setup(self):
         nn.share_scope(self, self.backbone)
@@ -114,7 +117,7 @@ class DeepLabV3(Checked):
             raise UserError(f"DeepLab needs a map of features, and {type(self.backbone).__name__} has none")
         if self.decoder is not None and self.decoder not in maps:
             raise UserError(no_map(self.backbone, self.decoder, maps))
-        conv = head_conv(self.backbone)
+        conv = head_conv(self)
         y = AtrousPyramid(self.channels, self.rates, conv, name="aspp")([*maps.values()][-1], train=train)
         y = nn.Dropout(self.dropout, deterministic=not train)(y)
         if self.decoder is not None:
@@ -246,9 +249,14 @@ def dtype_of(backbone: nn.Module) -> jnp.dtype:
     return getattr(backbone, "dtype", jnp.float32)
 
 
-def head_conv(backbone: nn.Module) -> ModuleDef:
-    """Convolutions with the batch norm, or the default one where it has none, and the compute type of a backbone."""
-    return partial(ConvBN, norm=getattr(backbone, "norm", None) or BatchNorm, dtype=dtype_of(backbone))
+def norm_of(backbone: nn.Module) -> ModuleDef:
+    """A network's batch norm, or the default one where it has none."""
+    return getattr(backbone, "norm", None) or BatchNorm
+
+
+def head_conv(network: UNet | DeepLabV3) -> ModuleDef:
+    """Convolutions of what stands on a backbone."""
+    return partial(ConvBN, norm=network.norm or norm_of(network.backbone), dtype=dtype_of(network.backbone))
 
 
 def classify_pixels(x: jax.Array, classes: int, kernel: int) -> jax.Array:

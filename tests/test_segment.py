@@ -192,14 +192,18 @@ def test_what_a_test_found_is_drawn(found, tmp_path, monkeypatch):
         assert np.all(colours[mask == 0] == 0)
 
 
-def test_what_is_frozen_stays_and_the_decoder_learns():
-    made = Program(replace(SMALL, freeze_until="up1"), Timeline(40, 4, 10), classes=3, channels=3)
+@pytest.mark.parametrize("until", ["up1", "up2"])
+@pytest.mark.parametrize("model", ["lenet5_modern", "resnet20_cifar"])  # without batch norm and with
+def test_what_is_frozen_stays_and_the_decoder_learns(model, until):
+    """Of the decoder too, as far as it stands in front: weights and running statistics."""
+    made = Program(replace(SMALL, model=model, freeze_until=until), Timeline(40, 4, 10), classes=3, channels=3)
+    learning = {"up1", "up2", "up3", "head"} - ({"up1"} if until == "up2" else set())
     step, before = quick_jit(partial(train_step, made)), quick_jit(made.init)(0)
     after, _ = step(before, {"image": IMAGES, "label": MASKS, "good": np.ones(4, bool)})
     for kind in ("params", "batch_stats"):
         old, new = (flatten_dict(state.variables[kind]) for state in (before, after))
         for path, value in old.items():
-            assert np.array_equal(value, new[path]) == (path[0] not in ("up1", "up2", "up3", "head")), path
+            assert np.array_equal(value, new[path]) == (path[0] not in learning), path
 
 
 def test_labels_of_another_kind_are_told(train_here, tmp_path):

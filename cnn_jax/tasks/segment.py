@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,14 +36,19 @@ class Segment(Task):
     )
 
     def model(self, **options: Any) -> nn.Module:
-        head, dropout = self.config.segment, options.pop("dropout", None)
+        head, dropout, frozen = self.config.segment, options.pop("dropout", None), options.pop("frozen_head", ())
         backbone = create_model(self.config.model, num_classes=0, **options)
+        norm = None
+        if frozen:
+            norm = segmentation.norm_of(backbone)
+            norm = partial(norm, frozen=(*norm().frozen, *frozen))
         if head.head == "unet":
             if dropout is not None:
                 raise UserError("--dropout: U-Net has none; --segment.head deeplab has")
-            return segmentation.UNet(backbone, self.classes, head.widths)
+            return segmentation.UNet(backbone, self.classes, head.widths, norm)
         own = {} if dropout is None else {"dropout": dropout}
-        return segmentation.DeepLabV3(backbone, self.classes, head.rates, head.channels, decoder=head.decoder, **own)
+        of_head = head.rates, head.channels
+        return segmentation.DeepLabV3(backbone, self.classes, *of_head, decoder=head.decoder, norm=norm, **own)
 
     @cached_property
     def mask_preprocess(self) -> Callable[[jax.Array, jax.Array | None], jax.Array]:

@@ -66,7 +66,8 @@ class Task(ABC):
 
     @abstractmethod
     def model(self, **options: Any) -> nn.Module:
-        """The network, as `init(key, images, train=False)` takes it; `options` are create_model's, of the backbone.
+        """The network, as `init(key, images, train=False)` takes it; `options` are create_model's, of the backbone;
+        `frozen_head` has the paths of batch norms on it that keep their statistics.
 
         Raises:
           UserError: an option that it does not have.

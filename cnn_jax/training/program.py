@@ -81,23 +81,32 @@ class Program:
         own = {"group_size": config.bn_group_size, "momentum": config.bn_momentum}
         options = network_options(config) | {name: value for name, value in given.items() if value is not None}
         own = {name: value for name, value in own.items() if value is not None} | batch_norm
-        if norms := self._frozen_norms():
+        norms, of_head = self._frozen_norms()
+        if norms:
             own["frozen"] = (*options.get("batch_norm", {}).get("frozen", ()), *norms)
         if own:
             options["batch_norm"] = options.get("batch_norm", {}) | own
+        if of_head:  # create_model, which makes the backbone, knows none of them
+            options["frozen_head"] = of_head
         return self.task.model(dtype=jnp.dtype(config.dtype), **options)
 
-    def _frozen_norms(self) -> tuple[str, ...]:
-        """Paths of the batch norms that keep their statistics."""
+    def _frozen_norms(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Paths of the batch norms that keep their statistics: the backbone's, and those of a head on it."""
         everywhere = self.config.freeze_norms
         if not (everywhere or self.frozen):
-            return ()
-        network = getattr(self._plain, "backbone", self._plain)  # of what stands on it, each layer has its own
-        variables = structure(network, (*self.size, self.channels)).variables
-        norms = transfer.norms_in(variables, tuple(variables["params"]) if everywhere else self.frozen)
+            return (), ()
+
+        def among(network: nn.Module) -> tuple[str, ...]:
+            variables = structure(network, (*self.size, self.channels)).variables
+            return transfer.norms_in(variables, tuple(variables["params"]) if everywhere else self.frozen)
+
+        backbone = getattr(self._plain, "backbone", self._plain)
+        norms = among(backbone)
         if everywhere and not norms:
             raise UserError(f"--freeze-norms: {self.config.model} has no batch norm")
-        return norms
+        # Those of a head start at 0 and 1, so that --freeze-norms leaves them; the layers before "up3" may be its.
+        of_head = () if everywhere or backbone is self._plain else tuple(sorted({*among(self._plain)} - {*norms}))
+        return norms, of_head
 
     def held(self, params: dict) -> dict:
         """The parameters, of which the frozen ones have no gradient, so that none is computed."""
