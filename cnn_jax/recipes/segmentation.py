@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cnn_jax.recipes.recipe import Optimizer, Recipe, Schedule
+from cnn_jax.recipes.recipe import ModelOptions, Optimizer, Recipe, Schedule
 from cnn_jax.recipes.uses import Segment
 
 # Scenes of 64 pixels, seen by a network's own form, which halves them five times, since that for small images sees them
@@ -21,6 +21,11 @@ unet = Recipe(
 
 RECIPES = {
     "unet_small": unet,
-    # Outlines by the map of stride 2: of stride 8, v3's own, no logits could draw strokes of three pixels.
-    "deeplab_small": replace(unet, segment=Segment("deeplab", rates=(1, 2), channels=64, decoder=2, dice=1.0)),
+    # Outlines by the map of stride 2: of stride 8, v3's own, no logits could draw strokes of three pixels. A network
+    # that cannot dilate takes --model-options '{}'.
+    "deeplab_small": replace(
+        unet,
+        model_options=ModelOptions(output_stride=16),
+        segment=Segment("deeplab", rates=(1, 2), channels=64, decoder=2, dice=1.0),
+    ),
 }
