@@ -25,24 +25,28 @@ from benchmarks.transfer import clothes
 
 RECIPES = {"no attention": ("show_and_tell_small", 16), "attention": ("show_attend_tell_small", 8)}  # and epochs
 NETWORK = ("--model", "resnet18", "--model-options", '{"width": 32, "stem_width": 32}')  # the recipes'
+ADAMW = ("--optimizer.kind", "adamw", "--optimizer.lr", "3e-3", "--optimizer.weight-decay", "0.02")
+CLASSIFIER = ("--recipe", "finetune", "--image-size", "32", *ADAMW)  # of single things
 MOVED = ("--augment.rotate", "10", "--augment.scale", "0.1", "--augment.shear", "0.1")
 SEARCHES = {"greedy": 1, "beam 3": 3}
 FIGURES = ("exact", "bleu1", "bleu2", "bleu3", "bleu4", "cider")
 BATCH = 100
 
 
-def write_things(file: Path, prepared: str) -> None:
+def write_things(file: Path, trained_on: tuple[np.ndarray, np.ndarray], copies: int) -> None:
     """Single garments and digits, 28x28 in the middle of 32x32, as one set of twenty classes.
 
-    Each digit stands there four times, as there are fifteen garments to one. The test is of the package's things, which
-    are those of the scenes.
+    Training has these garments (N, 28, 28, 1) with their labels (N,), and each digit of the package `copies` times. The
+    test is of the package's things, which are those of the scenes.
     """
     from cnn_jax.data import fashion_5k, mnist_5k
 
     arrays = {}
-    for split, copies in (("train", 4), ("test", 1)):
-        garments, kinds = clothes(split, prepared) if split == "train" else fashion_5k.read_split(split)
-        digits, numbers = (np.concatenate([array] * copies) for array in mnist_5k.read_split(split))
+    for split, (garments, kinds), times in (
+        ("train", trained_on, copies),
+        ("test", fashion_5k.read_split("test"), 1),
+    ):
+        digits, numbers = (np.concatenate([array] * times) for array in mnist_5k.read_split(split))
         arrays[f"x_{split}"] = np.pad(np.concatenate([garments, digits]), ((0, 0), (2, 2), (2, 2), (0, 0)))
         arrays[f"y_{split}"] = np.concatenate([kinds, numbers + 10])
     np.savez(file, **arrays)
@@ -81,10 +85,10 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     folder = Path(options.dir) / "captioning"
     folder.mkdir(parents=True, exist_ok=True)
-    write_things(folder / "things.npz", options.dir)
-    classifier = ("--recipe", "finetune", *NETWORK, "--image-size", "32", "--dataset", str(folder / "things.npz"))
-    adamw = ("--optimizer.kind", "adamw", "--optimizer.lr", "3e-3", "--optimizer.weight-decay", "0.02")
-    things = trained(folder / "things", *classifier, *adamw, "--epochs", str(options.things_epochs))
+    # Four times, as there are fifteen garments to one digit.
+    write_things(folder / "things.npz", clothes("train", options.dir), copies=4)
+    data = ("--dataset", str(folder / "things.npz"), "--epochs", str(options.things_epochs))
+    things = trained(folder / "things", *CLASSIFIER, *NETWORK, *data)
     print(f"{100 * things['test_top1']:.2f} % of the things", file=sys.stderr)
     found: dict[str, list[dict[str, float]]] = {}
     for seed in range(options.seeds):
