@@ -61,8 +61,10 @@ def main(argv: list[str] | None = None) -> int:
     each: Rows = [("class", *(f"{HEADS[name.split(', ')[0]]}, {name.split(', ')[1]}" for name in found))]
     each += [(c, *(spread([100 * run["test_iou"][c] for run in runs]) for runs in found.values())) for c in classes]
     tables = {"All classes": rows, "IoU of each class": each}
-    note = f"In percent, 1,000 unseen scenes, {options.seeds} seeds: mean and standard deviation."
-    write(options.out, "segmentation", "Segmentation of composed scenes", tables, found, notes=(note,))
+    notes = [f"In percent, 1,000 unseen scenes, {options.seeds} seeds: mean and standard deviation."]
+    if STARTED in found:
+        notes.append(f"{STARTED}: from a classifier of single things, with {' '.join(SLOWER)}.")
+    write(options.out, "segmentation", "Segmentation of composed scenes", tables, found, notes=notes)
     return 0
 
 

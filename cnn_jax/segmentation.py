@@ -42,7 +42,7 @@ class UNet(Checked):
 
     As users of segmentation_models_pytorch know it, and equal to its Unet: maps are doubled by repeating pixels where
     the paper learns 2x2 convolutions, 3x3 convolutions have padding, so that the logits have the image's size, and are
-    followed by batch norm.
+    followed by batch norm: `norm`, the backbone's if not given.
 
     Raises:
       UserError: the backbone has no maps of two sizes, or halves more often than there are `widths`.
@@ -93,7 +93,7 @@ class DeepLabV3(Checked):
     With `decoder` it is DeepLab v3+ (Chen 2018, 1802.02611, sec. 3.1), for outlines finer than the last map: the
     backbone's map of that stride (4 in the paper) as `low`, 48 channels of a 1x1, beside the pyramid's output, resized
     to it; `refine` sees both, and `refine2`, another 3x3, stands before the head. Its convolutions are whole ones, not
-    the separable ones of the paper's Xception.
+    the separable ones of the paper's Xception. `norm` follows each, the backbone's batch norm if not given.
 
     Raises:
       UserError: the backbone has no map, or none of the stride `decoder`.
