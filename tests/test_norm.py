@@ -1,10 +1,13 @@
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from quick_jit import quick_init
 
 from cnn_jax import UserError
-from cnn_jax.layers import BatchNorm, ConvBN, LocalResponseNorm
+from cnn_jax.layers import BatchNorm, ConvBN, LocalResponseNorm, norm
+from cnn_jax.layers.lowered import lowering
 
 X = np.random.default_rng(0).normal(3, 2, (8, 5, 6, 4)).astype(np.float32)
 SCALE = np.array([0.5, 1, 1.5, 2], np.float32)
@@ -90,6 +93,28 @@ def test_groups_normalise_each_by_its_own_statistics():
 def test_a_batch_that_does_not_divide_into_groups_is_refused():
     with pytest.raises(UserError, match="a batch of 8 does not divide into batch-norm groups of 3"):
         apply(BatchNorm(group_size=3), train=True)
+
+
+def test_layers_of_one_shape_are_traced_once(monkeypatch):
+    traced = []
+    for name in ("moments", "affine"):
+        function = getattr(norm, name)
+        monkeypatch.setattr(norm, name, lambda *of, call=function, name=name: traced.append(name) or call(*of))
+
+    class Three(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for _ in range(3):
+                x = BatchNorm()(x, train=True)
+            return x
+
+    x = jnp.ones((3, 5, 7, 11))  # of no other test
+    variables = jax.eval_shape(Three().init, jax.random.key(0), x)
+    jax.eval_shape(lambda given: Three().apply(given, x, mutable=["batch_stats"]), variables)
+    assert traced == ["moments", "affine"]
+    with lowering("xla"):  # which decides what is traced
+        jax.eval_shape(lambda given: Three().apply(given, x, mutable=["batch_stats"]), variables)
+    assert traced == ["moments", "affine"] * 2
 
 
 def test_variance_survives_a_large_mean():

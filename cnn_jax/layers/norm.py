@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -10,6 +11,7 @@ from jax import lax
 
 from cnn_jax.errors import UserError
 from cnn_jax.layers.channels import affine, moments
+from cnn_jax.layers.lowered import Lowering, chosen
 from cnn_jax.layers.options import Checked, Count, Factor, Globs, Rate
 
 
@@ -69,29 +71,47 @@ class BatchNorm(Checked):
         use_batch = train and not frozen
         update = (train if self.update is None else self.update) and not frozen
 
+        batch, by = x.shape[0], chosen()
+        size = self.group_size or batch
+        if batch % size and (use_batch or update):
+            raise UserError(f"a batch of {batch} does not divide into batch-norm groups of {size}")
         mean, var = running_mean.value[None], running_var.value[None]  # (G, C)
         if use_batch or update:
-            batch_mean, batch_var, count = self._batch_statistics(x)
+            found = _statistics(x, size, by)
             if use_batch:
-                mean, var = batch_mean, batch_var
+                mean, var = found
             if update and not self.is_initializing() and self.is_mutable_collection("batch_stats"):
-                stored = batch_var * (count / max(count - 1, 1)) if self.unbiased else batch_var
-                for running, batch in ((running_mean, batch_mean), (running_var, stored)):
-                    running.value = self.momentum * running.value + (1 - self.momentum) * batch.mean(0)
+                count = x.size // channels * size // batch if self.unbiased else None
+                running = running_mean.value, running_var.value
+                running_mean.value, running_var.value = _follow(running, found, self.momentum, count)
+        return _normalize(x, scale, bias, mean, var, self.epsilon, self.dtype, by)
 
-        gain = scale * lax.rsqrt(var + self.epsilon)
-        shift = bias - mean * gain
-        y = affine(x.astype(jnp.float32).reshape(len(gain), -1, channels), gain, shift)
-        return y.reshape(x.shape).astype(self.dtype)
 
-    def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
-        """Mean and biased variance per group, (G, C) float32, and the values behind each."""
-        batch = x.shape[0]
-        size = self.group_size or batch
-        if batch % size:
-            raise UserError(f"a batch of {batch} does not divide into batch-norm groups of {size}")
-        x = x.reshape(batch // size, -1, x.shape[-1]).astype(jnp.float32)
-        return *moments(x), x.shape[1]
+# Traced and lowered once for all layers of the same shapes: JAX takes as long for a batch norm as for a convolution.
+# `by` is the lowering, which the trace depends on.
+@partial(jax.jit, static_argnums=(1, 2))
+def _statistics(x: jax.Array, size: int, by: Lowering) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance of each group of `size` images, (G, C) float32."""
+    mean, var = moments(x.reshape(x.shape[0] // size, -1, x.shape[-1]).astype(jnp.float32))
+    return mean, var
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _follow(running: tuple, found: tuple, momentum: float, count: int | None) -> list[jax.Array]:
+    """The running mean and variance, (C,), after those of a batch, (G, C); unbiased by `count` values, if given."""
+    mean, var = found
+    if count is not None:
+        var = var * (count / max(count - 1, 1))
+    return [momentum * old + (1 - momentum) * new.mean(0) for old, new in zip(running, (mean, var), strict=True)]
+
+
+@partial(jax.jit, static_argnums=(5, 6, 7))
+def _normalize(x, scale, bias, mean, var, epsilon: float, dtype: jnp.dtype, by: Lowering) -> jax.Array:
+    """Algorithm 1 with statistics (G, C)."""
+    gain = scale * lax.rsqrt(var + epsilon)
+    shift = bias - mean * gain
+    y = affine(x.astype(jnp.float32).reshape(len(gain), -1, x.shape[-1]), gain, shift)
+    return y.reshape(x.shape).astype(dtype)
 
 
 class LocalResponseNorm(nn.Module):
