@@ -53,6 +53,19 @@ def trained(config):
     return state, metrics, evaluate(partial(test, state.tested), loaders["test"].every_image())
 
 
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_first_state_traces_its_network_once(monkeypatch, seeds):
+    traced, init = [], Program.init
+    monkeypatch.setattr(Program, "init", lambda self, seed: traced.append(seed) or init(self, seed))
+    program, _, state = run(replace(LENET, seeds=seeds))
+    assert len(traced) == 1
+    axis = (2,) if seeds == 2 else ()
+    assert [(leaf.shape, leaf.dtype) for leaf in (state.step, state.seen)] == [(axis, "int32"), (axis, "uint32")]
+    wanted = jax.jit(program.beginning[0])(program.beginning[1])
+    for a, b in zip(jax.tree.leaves(state.replace(key=0)), jax.tree.leaves(wanted.replace(key=0)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_loaders_of_the_same_batches_share_a_program():
     program, loaders, state = run(LENET)
     same = {"validation": replace(loaders["train"], seeds=(5,)), "test": loaders["test"]}  # as many images

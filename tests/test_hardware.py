@@ -13,18 +13,18 @@ def test_use_of_known_devices(monkeypatch):
     )
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    found = Hardware(6 * 4_089_184_256).use(2500)
+    found = Hardware(lambda: 6 * 4_089_184_256).use(2500)
     assert found["mfu"] == pytest.approx(0.1966, abs=1e-4) and found["memory_gib"] == 3
     monkeypatch.setattr(jax, "device_count", lambda: 4)
-    assert Hardware(6 * 4_089_184_256).use(10_000)["mfu"] == pytest.approx(0.1966, abs=1e-4)
+    assert Hardware(lambda: 6 * 4_089_184_256).use(10_000)["mfu"] == pytest.approx(0.1966, abs=1e-4)
 
 
 def test_a_device_that_tells_nothing_has_no_figures(monkeypatch):
     device = SimpleNamespace(device_kind="abacus", platform="wood", memory_stats=lambda: None)
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
-    assert Hardware(10).use(5.0) == {}
+    assert Hardware(lambda: pytest.fail("a network was traced for nothing")).use(5.0) == {}
 
 
 def test_on_a_cpu_memory_is_the_processs():
-    found = Hardware(10).use(5.0)
+    found = Hardware(lambda: 10).use(5.0)
     assert set(found) == {"memory_gib"} and 0.05 < found["memory_gib"] < 64

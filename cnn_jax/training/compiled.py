@@ -29,7 +29,7 @@ def abstract_state(program: Program, mesh: Mesh | None = None, fully_sharded: bo
     Raises:
       UserError: an option that the network does not have, or a size of images that it does not take.
     """
-    state = jax.eval_shape(*_init(program))
+    state = jax.eval_shape(*program.beginning)
     if mesh is None:
         return state
     places = state_shardings(mesh, state, fully_sharded)
@@ -37,15 +37,15 @@ def abstract_state(program: Program, mesh: Mesh | None = None, fully_sharded: bo
 
 
 def create_state(program: Program, described: TrainState) -> TrainState:
-    """The state before the first step, made on the devices where abstract_state, of a mesh, places it."""
-    init, seed = _init(program)
-    return jit_once(init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, described))(seed)
+    """The state before the first step, made on the devices where abstract_state, of a mesh, places it.
 
-
-def _init(program: Program) -> tuple[Callable, Any]:
-    first, seeds = program.config.seed, program.config.seeds
-    roots = np.arange(first, first + seeds, dtype=np.uint32)
-    return (program.init, roots[0]) if seeds == 1 else (jax.vmap(program.init), roots)
+    The devices draw weights while this process goes on; `step` and `seen`, which it reads first, do not wait for them.
+    """
+    init, seed = program.beginning
+    state = jit_once(init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, described))(seed)
+    counters = {"step": described.step, "seen": described.seen}
+    zeros = {name: jax.device_put(np.zeros(one.shape, one.dtype), one.sharding) for name, one in counters.items()}
+    return state.replace(**zeros)
 
 
 def compile_train(

@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -31,16 +32,16 @@ PEAKS = {
 
 @dataclass(frozen=True)
 class Hardware:
-    """The devices of a run that does `flops` floating-point operations an image."""
+    """The devices of a run that does `flops()` floating-point operations an image, asked where a peak is known."""
 
-    flops: int
+    flops: Callable[[], int]
 
     def use(self, images_per_s: float) -> dict[str, float]:
         """`mfu`, the share of the devices' peak in [0, 1], if that is known, and `memory_gib`, the most that a device
         has had in use; on a CPU this process."""
         device, found = jax.local_devices()[0], {}
         if (peak := PEAKS.get(device.device_kind)) is not None:
-            found["mfu"] = images_per_s * self.flops / (peak * jax.device_count())
+            found["mfu"] = images_per_s * self.flops() / (peak * jax.device_count())
         most = (device.memory_stats() or {}).get("peak_bytes_in_use")
         if device.platform == "cpu":
             most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

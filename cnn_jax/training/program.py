@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from cnn_jax import transfer
@@ -125,6 +126,16 @@ class Program:
         key_init, key_train = jax.random.split(jax.random.key(seed))
         variables = self.model.init(key_init, jnp.zeros((1, *self.size, self.channels)), train=False)
         return TrainState.create(variables, self.optimizer, key_train, ema=self.config.optimizer.ema > 0)
+
+    @cached_property
+    def beginning(self) -> tuple[Callable, Any]:
+        """A function and its argument that make the state before the first step; several seeds have an axis in it.
+
+        The same object each time: by that JAX finds what it has traced.
+        """
+        first, seeds = self.config.seed, self.config.seeds
+        roots = np.arange(first, first + seeds, dtype=np.uint32)
+        return (self.init, roots[0]) if seeds == 1 else (jax.vmap(self.init), roots)
 
     @cached_property
     def rate(self) -> optax.Schedule:

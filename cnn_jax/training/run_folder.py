@@ -112,7 +112,7 @@ class RunFolder:
         once(self._write_changes)
         options: dict[str, Any] = {"silent": True, "task": program.task}
         if first():
-            hardware = Hardware(program.flops * program.config.seeds)
+            hardware = Hardware(lambda: program.flops * program.config.seeds)
             options = {"task": program.task, "hardware": hardware, "wandb": wandb, "config": self.config}
 
         def open_log() -> None:
