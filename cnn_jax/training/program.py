@@ -60,7 +60,16 @@ class Program:
     @cached_property
     def _plain(self) -> nn.Module:
         """The network with what decides its layers alone."""
-        return self.task.model(**network_options(self.config))
+        return self._network(network_options(self.config))
+
+    def _network(self, options: dict[str, Any]) -> nn.Module:
+        """The task's, with these options; an error about one of the recipe's says how to leave it out."""
+        try:
+            return self.task.model(**options)
+        except UserError as error:
+            if any(repr(name) in str(error) for name in self.config.model_options):
+                raise UserError(f"{error}; with --model-options '{{}}' the recipe asks for none") from None
+            raise
 
     @cached_property
     def _layers(self) -> tuple[str, ...]:
@@ -89,7 +98,7 @@ class Program:
             options["batch_norm"] = options.get("batch_norm", {}) | own
         if of_head:  # create_model, which makes the backbone, knows none of them
             options["frozen_head"] = of_head
-        return self.task.model(dtype=jnp.dtype(config.dtype), **options)
+        return self._network({"dtype": jnp.dtype(config.dtype), **options})
 
     def _frozen_norms(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Paths of the batch norms that keep their statistics: the backbone's, and those of a head on it."""
