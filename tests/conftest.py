@@ -12,11 +12,16 @@ from tfds_sets import prepare
 
 from cnn_jax.compilation import WORTH_KEEPING, default_folder, make_room
 from cnn_jax.platform import HUGE_PAGES
+from cnn_jax.storage import caches
 
 # Programs are kept between runs of the tests, for the processes that tests start too. Before anything imports JAX.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(default_folder()))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", str(WORTH_KEEPING))
 make_room(default_folder())
+# So is Python's bytecode, also where it may not lie beside the sources: each of a hundred processes would compile its
+# imports for two seconds.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(caches() / "bytecode"))
 
 # Several processes share the cores: OpenMP's threads sleep while they wait for work, and do not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
