@@ -85,6 +85,8 @@ def test_adaptive_pool_matches_a_numpy_oracle(size, out):
 def test_global_pool_is_the_mean_over_positions():
     x = np.random.default_rng(0).standard_normal((2, 5, 6, 3)).astype(np.float32)
     np.testing.assert_allclose(global_avg_pool(x), x.mean((1, 2)), rtol=1e-5, atol=1e-6)
+    many = global_avg_pool(jnp.ones((1, 30, 30, 3), jnp.bfloat16))  # added in bfloat16 they would stop at 256
+    assert many.dtype == jnp.bfloat16 and (many == 1).all()
 
 
 def test_global_pools_are_timms():

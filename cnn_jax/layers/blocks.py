@@ -256,4 +256,4 @@ def classify(
         dot = partial(lax.dot_general, preferred_element_type=jnp.promote_types(dtype, jnp.float32))
         x = nn.Dense(num_classes, kernel_init=kernel_init, dtype=dtype, dot_general=dot, name="head")(x)
     x = x.astype(jnp.float32)
-    return x.mean((1, 2)) if pool is None and x.ndim == 4 else x
+    return global_avg_pool(x) if pool is None and x.ndim == 4 else x

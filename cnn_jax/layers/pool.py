@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from cnn_jax.layers.channels import means
 from cnn_jax.layers.conv import IntPair, Padding, padding_pairs, pair
 from cnn_jax.layers.geometry import Geometry
 from cnn_jax.layers.options import GlobalPool
@@ -80,7 +81,8 @@ def avg_pool(
 
 def global_avg_pool(x: jax.Array) -> jax.Array:
     """Mean over all positions, (B, H, W, C) -> (B, C)."""
-    return jnp.mean(x, axis=(1, 2))
+    batch, height, width, channels = x.shape
+    return means(x.reshape(batch, height * width, channels))
 
 
 def global_pool(x: jax.Array, kind: GlobalPool) -> jax.Array:
