@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import geometric_mean, median
 from typing import IO, Any, NamedTuple
 
-LEAD = 10  # batches before the clock starts: what was made ahead while others worked does not count
+LEAD = 10  # batches before the clock starts: what was made ahead while others worked, or lost, does not count
 PATIENCE = 30  # seconds that a contender has to end by itself
 Rows = list[tuple[str | None, ...]]
 
@@ -77,7 +77,7 @@ def serve_for(seconds: float, work: Callable[[int], int], **options: Any) -> Non
     start = time.perf_counter()
     work(1)
     batches = max(1, round(seconds / (time.perf_counter() - start)))
-    serve(work, batches, lead=min(1, batches - 1), **options)  # a long batch has no need of one that leads
+    serve(work, batches, lead=1, **options)
 
 
 def memory_mb(pid: int, children: bool = True) -> float:
