@@ -73,7 +73,7 @@ class BatchNorm(Checked):
 
         batch, by = x.shape[0], chosen()
         size = self.group_size or batch
-        if batch % size and (use_batch or update):
+        if (use_batch or update) and batch % size:
             raise UserError(f"a batch of {batch} does not divide into batch-norm groups of {size}")
         mean, var = running_mean.value[None], running_var.value[None]  # (G, C)
         if use_batch or update:
