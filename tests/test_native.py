@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from quick_jit import quick_jit
 
-from cnn_jax.layers import native
+from cnn_jax.layers import lowering, native
 from cnn_jax.layers.geometry import PLAIN, Geometry
+from cnn_jax.layers.windows import window_max
 
 needed = pytest.mark.skipif(not native.ready(), reason="oneDNN or a C++ compiler is not here")
 
@@ -47,6 +48,30 @@ def test_a_window_of_nans_and_ties():
 
 
 @needed
+@pytest.mark.parametrize("channels", [1, 3, 6, 12, 21])
+@pytest.mark.parametrize(
+    ("size", "window", "stride", "pads"),
+    [
+        ((6, 41), (2, 2), (2, 2), ((0, 0), (0, 0))),  # an odd column is in no window
+        ((9, 30), (3, 3), (2, 2), ((0, 0), (0, 0))),
+        ((9, 30), (3, 3), (2, 2), ((1, 1), (1, 1))),
+        ((6, 40), (2, 2), (2, 3), ((0, 0), (0, 0))),  # nor is every third
+        ((5, 24), (3, 1), (1, 1), ((1, 1), (0, 0))),
+    ],
+)
+def test_maxima_of_any_channels_and_their_gradient(size, window, stride, pads, channels):
+    geometry = Geometry(size, window, stride, pads, channels)
+    x = numbers(3, *size, channels)
+    g = numbers(3, *geometry.out, channels, seed=1)
+    y, dx = jax.jit(lambda x, g: (window_max(x, geometry), native.window_max_grad(g, x, geometry=geometry)))(x, g)
+    with lowering("xla"):
+        expected, back = jax.vjp(jax.jit(lambda x: window_max(x, geometry)), x)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_allclose(dx, back(g)[0], rtol=1e-6, atol=1e-6)
+
+
+@needed
+@pytest.mark.parametrize("batch", [5, 11, 37])  # fewer and more than a register has lanes, and none a multiple
 @pytest.mark.parametrize(
     ("size", "window", "pads", "channels", "features", "dilation"),
     [
@@ -54,13 +79,15 @@ def test_a_window_of_nans_and_ties():
         ((14, 14), (5, 5), ((0, 0), (0, 0)), 6, 16, (1, 1)),
         ((11, 17), (4, 3), ((2, 0), (1, 2)), 5, 7, (1, 1)),
         ((12, 10), (1, 1), ((0, 0), (0, 0)), 16, 10, (1, 1)),
+        ((9, 14), (3, 3), ((2, 2), (2, 2)), 14, 9, (1, 1)),
         ((14, 17), (3, 3), ((2, 2), (2, 2)), 6, 10, (1, 2)),  # oneDNN's own
+        ((9, 14), (3, 3), ((3, 3), (3, 3)), 6, 10, (1, 1)),
     ],
 )
-def test_convolutions_over_few_channels(size, window, pads, channels, features, dilation):
+def test_convolutions_over_few_channels(size, window, pads, channels, features, dilation, batch):
     geometry = Geometry(size, window, (1, 1), pads, 1, dilation)
-    x, w = numbers(5, *size, channels), numbers(*window, channels, features)
-    g = numbers(5, *geometry.out, features)
+    x, w = numbers(batch, *size, channels), numbers(*window, channels, features)
+    g = numbers(batch, *geometry.out, features)
     for name, arrays in {"conv": (x, w), "input_grad": (g, w), "kernel_grad": (x, g)}.items():
         found = jax.jit(partial(native.convolution, name, geometry))(*arrays)
         expected = quick_jit(partial(PLAIN[name], geometry=geometry))(*arrays)

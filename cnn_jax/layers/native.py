@@ -55,7 +55,12 @@ def moments(x: jax.Array) -> list[jax.Array]:
 
 def sums(x: jax.Array, g: jax.Array) -> list[jax.Array]:
     """Over N: x * g and g, (G, N, C) float32 -> two (G, C)."""
-    return _call("sums", [x[:, 0], x[:, 0]], x, g)
+    groups, rows, channels = x.shape
+    # Few channels would fill few lanes of a register: so many values of N side by side.
+    side = next(n for n in (16, 8, 4, 2, 1) if rows % n == 0) if channels < 16 else 1
+    x, g = (array.reshape(groups, rows // side, side * channels) for array in (x, g))
+    found = _call("sums", [x[:, 0], x[:, 0]], x, g)
+    return [one.reshape(groups, side, channels).sum(1) for one in found]
 
 
 def window_max(x: jax.Array, *, geometry: Geometry) -> jax.Array:
