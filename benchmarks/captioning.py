@@ -12,6 +12,7 @@ COCO server's. Figures are means and standard deviations over seeds; a run that 
 one that was killed goes on.
 """
 
+import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,8 @@ from benchmarks.report import command_line, write
 from benchmarks.runs import spread, trained
 from benchmarks.transfer import clothes
 
-RECIPES = {"no attention": ("show_and_tell_small", 16), "attention": ("show_attend_tell_small", 8)}  # and epochs
+RECIPES = {"no attention": ("show_and_tell_small", 5), "attention": ("show_attend_tell_small", 3)}  # and epochs
+SCENES = 32_000
 NETWORK = ("--model", "resnet18", "--model-options", '{"width": 32, "stem_width": 32}')  # the recipes'
 ADAMW = ("--optimizer.kind", "adamw", "--optimizer.lr", "3e-3", "--optimizer.weight-decay", "0.02")
 CLASSIFIER = ("--recipe", "finetune", "--image-size", "32", *ADAMW)  # of single things
@@ -34,7 +36,7 @@ BATCH = 100
 
 
 def write_things(file: Path, trained_on: tuple[np.ndarray, np.ndarray], copies: int) -> None:
-    """Single garments and digits, 28x28 in the middle of 32x32, as one set of twenty classes.
+    """Single garments and digits, 28x28 in the middle of 32x32, three equal channels, as one set of twenty classes.
 
     Training has these garments (N, 28, 28, 1) with their labels (N,), and each digit of the package `copies` times. The
     test is of the package's things, which are those of the scenes.
@@ -47,9 +49,36 @@ def write_things(file: Path, trained_on: tuple[np.ndarray, np.ndarray], copies: 
         ("test", fashion_5k.read_split("test"), 1),
     ):
         digits, numbers = (np.concatenate([array] * times) for array in mnist_5k.read_split(split))
-        arrays[f"x_{split}"] = np.pad(np.concatenate([garments, digits]), ((0, 0), (2, 2), (2, 2), (0, 0)))
+        things = np.pad(np.concatenate([garments, digits]), ((0, 0), (2, 2), (2, 2), (0, 0)))
+        arrays[f"x_{split}"] = np.repeat(things, 3, -1)  # as scenes are read from files
         arrays[f"y_{split}"] = np.concatenate([kinds, numbers + 10])
     np.savez(file, **arrays)
+
+
+def write_scenes(folder: Path, trained_on: tuple[np.ndarray, np.ndarray], count: int) -> Path:
+    """`count` scenes of these garments and composed_captions' test, with their sentences, as Karpathy has them."""
+    from PIL import Image
+
+    from cnn_jax.captioning import sentence
+    from cnn_jax.data import mnist_5k
+    from cnn_jax.data.composed import SPLITS, VOCABULARY, Captions, Things, by_class
+
+    things = by_class(*trained_on), by_class(*mnist_5k.read_split("train"))
+
+    class Training(Captions):
+        def things(self) -> Things:
+            return things
+
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    images = []
+    for split, scenes in ("train", Training("train", count)), ("test", Captions("test", SPLITS["test"])):
+        for number, (scene, label) in enumerate(scenes.read(range(len(scenes)))):
+            name = f"{split}-{number}.png"
+            Image.fromarray(scene[..., 0]).save(folder / "images" / name)
+            tokens = [sentence(row, VOCABULARY, reference=True).split() for row in label]
+            images.append({"filename": name, "split": split, "sentences": [{"tokens": words} for words in tokens]})
+    (file := folder / "scenes.json").write_text(json.dumps({"images": images}))
+    return file
 
 
 def scores(out: Path, beam: int) -> dict[str, float]:

@@ -219,8 +219,8 @@ def compiling(job: Job) -> None:
     print(json.dumps({"init": of_init, "step": of_step, "versions": versions(*PACKAGES)}))
 
 
-def export(job: Job, path: str) -> None:
-    """Writes what the network sees of the embedded digits as an .npz file, for rivals_torch.loop."""
+def export(job: Job, path: str, dataset: str, data_dir: str | None) -> None:
+    """Writes what the network sees of a resident data set as an .npz file, for rivals_torch.loop."""
     import jax
     import numpy as np
 
@@ -232,7 +232,7 @@ def export(job: Job, path: str) -> None:
     see = jax.jit(make_preprocess((job.size, job.size), *norm, asdict(Augment())), static_argnums=1)
     made: dict[str, Any] = {}
     for kind in ("train", "test"):
-        data = open_dataset("mnist_5k", kind)
+        data = open_dataset(dataset, kind, data_dir)
         made |= {kind: np.asarray(see(data.images, None)), f"{kind}_labels": data.labels.astype(np.int64)}
     np.savez(path, **made)
 

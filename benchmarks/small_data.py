@@ -1,10 +1,12 @@
 """Whole runs on digits that live on the device: train.py beside PyTorch's best loop, in turn.
 
     uv run python -m benchmarks.small_data --torch-python PYTHON [--networks NAME ...] [--batch 128] [--epochs N]
-        [--rounds 3] [--contenders ours,torch,compile]
+        [--rounds 3] [--contenders ours,torch,compile] [--dataset fashion_mnist --dir DIR]
 
 All train the same network on mnist_5k's 4,000 images without augmentation, resident as float32 for PyTorch, and test
-it on 1,000 after each epoch: SGD with momentum, weight decay on kernels, a cosine after an epoch of warm-up. Images/s
+it on 1,000 after each epoch: SGD with momentum, weight decay on kernels, a cosine after an epoch of warm-up. Its epochs
+are 31 steps of 128, and train.py saves each; a larger set (`cnn-jax prepare fashion_mnist --data-dir DIR`) says what
+steps are worth. Images/s
 are those of training alone, without tests and compiling. "99 %" is the time from the start of the command to the end
 of the first epoch from which on the test's top-1 is at least 99 % of the last epoch's; nothing compiled is kept from
 run to run. small_set compares ways of images into the same step.
@@ -54,8 +56,8 @@ def found(times: list[float], top1: list[float], images_per_s: float) -> dict[st
     return {"images_per_s": images_per_s, "to_99_s": times[good], "all_s": times[-1], "top1": top1[-1]}
 
 
-def run_ours(job: Job, epochs: int) -> dict[str, float]:
-    """train.py's run."""
+def run_ours(job: Job, epochs: int, data: dict[str, str]) -> dict[str, float]:
+    """train.py's run on `data`, its options."""
     with tempfile.TemporaryDirectory() as folder:
         options = {
             "recipe": "lenet5_modern",
@@ -66,6 +68,7 @@ def run_ours(job: Job, epochs: int) -> dict[str, float]:
             "optimizer.weight-decay": DECAY,
             **{f"augment.{name}": 0 for name in PLAIN},
             "out": f"{folder}/run",
+            **data,
         }
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         times, _ = followed((sys.executable, "train.py", *words, "--no-compilation-cache"), r" *\d+/\d+ ")
@@ -114,16 +117,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--torch-python", help="a python with torch; without it no PyTorch")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--epochs", type=int, help="20 of LeNet-5 and 5 of ResNet-20, if not given")
+    parser.add_argument("--dataset", default="mnist_5k", help="of grey images in ten classes")
+    parser.add_argument("--dir", help="of prepared data sets")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(argv)
     contenders = [name for name in options.contenders if name == "ours" or options.torch_python]
     results: dict[str, dict[str, list[dict[str, Any]]]] = {}
     notes = [] if options.torch_python else ["Without PyTorch: no --torch-python."]
+    given = {"dataset": options.dataset} | ({"data-dir": options.dir} if options.dir else {})
     with tempfile.TemporaryDirectory() as folder:
         for network in options.networks:
             data = Path(folder, f"{network}.npz")
             job, epochs = Job(network, options.batch, 32, 1, 10), options.epochs or EPOCHS[network]
-            job.output(sys.executable, "ours", task="export", options={"path": str(data)})
+            told = {"path": str(data), "dataset": options.dataset, "data_dir": options.dir}
+            job.output(sys.executable, "ours", task="export", options=told)
             results[network] = {name: [] for name in contenders}
             failed: set[str] = set()
             for number in range(options.rounds):
@@ -132,7 +139,7 @@ def main(argv: list[str] | None = None) -> int:
                         continue
                     try:
                         if name == "ours":
-                            run = run_ours(job, epochs)
+                            run = run_ours(job, epochs, given)
                         else:
                             form = replace(job, task="loop", form=CONTENDERS[name][1])
                             run = run_torch(form, options.torch_python, epochs, data)
@@ -143,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
                     else:
                         results[network][name].append(run)
                 print(f"{network}: round {number + 1} of {options.rounds}", file=sys.stderr)
-    title = f"Digits on the device, batches of {options.batch}"
+    title = f"{options.dataset} on the device, batches of {options.batch}"
     used = versions(*PACKAGES)
     if options.torch_python:
         used |= json.loads(Job("", 0, task="versions").output(options.torch_python, "rivals_torch"))

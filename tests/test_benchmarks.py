@@ -6,14 +6,16 @@ import subprocess
 import sys
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 from conftest import ROOT
 from PIL import Image
 
-from benchmarks import predict, runs
+from benchmarks import captioning, predict, runs
 from benchmarks.collectives import MACHINES, Collective, Compiled, predicted, read_collectives
 from benchmarks.contender import LEAD, compare, rate_rows
 from benchmarks.photos import CLASSES, photo
+from cnn_jax.data import fashion_5k, open_dataset
 from cnn_jax.data.decode import BadImage, decode
 from cnn_jax.data.folder import image_files, read_file
 
@@ -138,3 +140,25 @@ def test_runs_are_made_once_and_spread_over_seeds(tmp_path, monkeypatch):
     (command,) = ran
     assert command[1:] == ["train.py", "--out", str(tmp_path / "a"), "--resume", "auto", "--seed", "3"]
     assert (runs.spread([0.25]), runs.spread([1, 3], 2)) == ("0.2", "2.00 ± 1.41")
+
+
+def test_scenes_of_other_garments_are_read_as_karpathys_and_tested_on_the_same(tmp_path):
+    grey = np.full((100, 28, 28, 1), 77, np.uint8), np.arange(100) % 10  # garments that none of the package looks like
+    file = captioning.write_scenes(tmp_path, grey, 40)
+    train, test = (open_dataset(f"karpathy:{file}", split) for split in ("train", "test"))
+    own = open_dataset("composed_captions", "test")
+    assert len(train) == 40 and len(test) == len(own) == 1000
+    for image, _ in train.read(range(40)):
+        assert np.count_nonzero(decode(image, 1) == 77) >= 28 * 28
+    for (image, label), (scene, numbers) in zip(test.read(range(30)), own.read(range(30)), strict=True):
+        np.testing.assert_array_equal(decode(image, 1), scene)
+        known = [{own.classes[n] for n in row if n > 2} for row in numbers]
+        assert all({test.classes[n] for n in row if n > 3} <= told for row, told in zip(label, known, strict=True))
+
+
+def test_things_are_garments_and_digits_of_twenty_classes(tmp_path):
+    captioning.write_things(tmp_path / "things.npz", fashion_5k.read_split("train"), copies=2)
+    with np.load(tmp_path / "things.npz") as found:
+        assert found["x_train"].shape == (12_000, 32, 32, 3) and found["x_test"].shape == (2_000, 32, 32, 3)
+        assert set(found["y_test"]) == set(range(20))
+        np.testing.assert_array_equal(found["x_test"][:1000, 2:-2, 2:-2, 1], fashion_5k.read_split("test")[0][..., 0])

@@ -34,14 +34,17 @@ OF_GARMENT = (1, 2, 1, 3, 1, 4, 1, 4, 5, 4)  # the class of a mask, by Fashion-M
 INK = 32  # from which grey level on a pixel belongs to its thing
 
 
+Things = tuple[list[np.ndarray], list[np.ndarray]]  # of each garment and of each digit, images (N, 28, 28)
+
+
 @lru_cache(maxsize=2)
-def _things(split: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Images (N, 28, 28) of each garment and of each digit."""
-
-    def by_class(images: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
-        return [images[labels == label, :, :, 0] for label in range(10)]
-
+def _things(split: str) -> Things:
     return by_class(*fashion_5k.read_split(split)), by_class(*mnist_5k.read_split(split))
+
+
+def by_class(images: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
+    """Images (N, 28, 28, 1) of ten classes as (N, 28, 28) of each."""
+    return [images[labels == label, :, :, 0] for label in range(10)]
 
 
 @lru_cache(maxsize=2)
@@ -82,6 +85,10 @@ class Scenes:
     def place(self, index: int) -> str:
         return f"scene {index} of {self.name}"
 
+    def things(self) -> Things:
+        """What the scenes are composed of: the package's own."""
+        return _things(self.split)
+
     def draw(self, rng: np.random.Generator) -> Record:
         """A scene and its label."""
         raise NotImplementedError
@@ -96,7 +103,7 @@ class Captions(Scenes):
     def draw(self, rng: np.random.Generator) -> Record:
         chosen = compositions(self.split)
         garment, digit, relation = chosen[rng.integers(len(chosen))]
-        garments, digits = _things(self.split)
+        garments, digits = self.things()
         label = tuple(GARMENTS)[garment]
         things = [rng.choice(garments[label]), rng.choice(digits[digit])]
         first, second = things if relation % 2 == 0 else things[::-1]
@@ -121,7 +128,7 @@ class Masks(Scenes):
     name, labelled, label_shape = "composed_masks", "mask", (SIDE, SIDE)
 
     def draw(self, rng: np.random.Generator) -> Record:
-        garments, digits = _things(self.split)
+        garments, digits = self.things()
         scene, mask = np.zeros((SIDE, SIDE), np.uint8), np.zeros((SIDE, SIDE), np.uint8)
         corners = rng.permutation(4)[: rng.integers(1, 5)]
         for corner in corners:
