@@ -24,7 +24,7 @@ from benchmarks.report import command_line, write
 from benchmarks.runs import spread, trained
 from benchmarks.transfer import clothes
 
-RECIPES = {"no attention": ("show_and_tell_small", 5), "attention": ("show_attend_tell_small", 3)}  # and epochs
+RECIPES = {"no attention": ("show_and_tell_small", 4), "attention": ("show_attend_tell_small", 3)}  # and epochs
 SCENES = 32_000
 NETWORK = ("--model", "resnet18", "--model-options", '{"width": 32, "stem_width": 32}')  # the recipes'
 ADAMW = ("--optimizer.kind", "adamw", "--optimizer.lr", "3e-3", "--optimizer.weight-decay", "0.02")
@@ -87,15 +87,18 @@ def scores(out: Path, beam: int) -> dict[str, float]:
 
     from cnn_jax import open_dataset
     from cnn_jax.captioning import PAD, beam_search, caption_scores, exact_match, sentence
+    from cnn_jax.data.views import middle
+    from cnn_jax.training.program import evaluation_view
     from cnn_jax.training.trained import load_run
 
     model, variables, task, classes, _ = load_run(out, "latest")
     test = open_dataset(task.config.dataset, task.config.test_split)
+    view = partial(middle, channels=3, key=None, **evaluation_view(task.config))  # as the run has been tested
     search = jax.jit(partial(beam_search, model, length=test.label_shape[1], beam=beam))
     guesses = []
     for at in range(0, len(test), BATCH):
-        images = task.preprocess(test.images[at : at + BATCH], None)
-        guesses.append(np.asarray(search(variables, images).tokens))
+        images = np.stack([view(image) for image, _ in test.read(range(at, at + BATCH))])
+        guesses.append(np.asarray(search(variables, task.preprocess(images, None)).tokens))
     found = np.concatenate(guesses)
     told = [[sentence(row, classes, reference=True) for row in label if row[0] != PAD] for label in test.labels]
     exact = 100 * float(np.mean(exact_match(found, test.labels)))

@@ -67,7 +67,10 @@ def main() -> None:
 def unwritten() -> Any:
     """A run's folder that writes nothing."""
     nothing = lambda *_, **__: None  # noqa: E731
-    log = SimpleNamespace(write=nothing, progress=nothing, skipped=nothing, epoch_line=nothing, tested="test")
+    task = SimpleNamespace(trained=SimpleNamespace(key="top1"))
+    log = SimpleNamespace(
+        write=nothing, progress=nothing, skipped=nothing, epoch_line=nothing, tested="test", task=task
+    )
     return SimpleNamespace(trace=SimpleNamespace(at=nothing), log=log, checkpoints=SimpleNamespace(poll=nothing))
 
 

@@ -1,6 +1,7 @@
 """What compiled code of our own computes, against NumPy in float64; and machines that lack something for it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -14,7 +15,15 @@ from cnn_jax.layers import lowering, native
 from cnn_jax.layers.geometry import PLAIN, Geometry
 from cnn_jax.layers.windows import window_max
 
-needed = pytest.mark.skipif(not native.ready(), reason="oneDNN or a C++ compiler is not here")
+# Where both are here the code must compile.
+here = native._installed() and any(map(shutil.which, ("c++", "g++", "clang++")))
+ready = native.ready()
+needed = pytest.mark.skipif(not here, reason="oneDNN or a C++ compiler is not here")
+
+
+@needed
+def test_the_code_compiles():
+    assert ready
 
 
 def numbers(*shape, seed=0):

@@ -327,16 +327,18 @@ class Few {
     return Zeros(kPadded, ((out_height_ + kh_ - 1) * row_ + kMost) * lanes);
   }
 
-  // Calls copy(floats of an image, the same in the padded one, how many) for its rows that any window sees.
+  // Calls copy(floats of an image, the same in the padded one, how many) for its rows that these rows of outputs see.
   template <typename Copy>
-  void Rows(Copy copy) const {
+  void Rows(int64_t first, int64_t end, Copy copy) const {
     const int64_t some = std::min(width_ * channels_, row_ - left_ * channels_);
-    for (int64_t y = 0; y < std::min(height_, out_height_ + kh_ - 1 - top_); ++y)
+    for (int64_t y = std::max<int64_t>(0, first - top_); y < std::min(height_, end + kh_ - 1 - top_); ++y)
       copy(y * width_ * channels_, (y + top_) * row_ + left_ * channels_, some);
   }
 
   void Pad(const float* image, float* padded) const {
-    Rows([&](int64_t here, int64_t there, int64_t some) { std::copy_n(image + here, some, &padded[there]); });
+    Rows(0, out_height_, [&](int64_t here, int64_t there, int64_t some) {
+      std::copy_n(image + here, some, &padded[there]);
+    });
   }
 
   // `some` floats of `count` arrays, `apart` from each other: side by side, lane by lane.
@@ -368,14 +370,19 @@ class Few {
       for (int64_t n = 0; n < count; ++n) to[n * apart + i] = from[i * lanes + n];
   }
 
-  // Calls work(part, first image, how many) for as many as there are lanes, and for what is left.
+  // Calls work(part, first image, how many, rows of outputs from, to) for as many images as there are lanes and for what
+  // is left, half a map at a time.
   template <typename Work>
   void InBlocks(const Team& team, int64_t lanes, Work work) const {
-    team.Run((batch_ + lanes - 1) / lanes, [&](int64_t part, int64_t first, int64_t end) {
-      for (int64_t image = first * lanes; image < std::min(batch_, end * lanes); image += lanes)
-        work(part, image, std::min(lanes, batch_ - image));
+    team.Run(Halves(lanes), [&](int64_t part, int64_t first, int64_t end) {
+      for (int64_t half = first; half < end; ++half) {
+        const int64_t image = half / 2 * lanes, middle = out_height_ / 2;
+        work(part, image, std::min(lanes, batch_ - image), half % 2 ? middle : 0, half % 2 ? out_height_ : middle);
+      }
     });
   }
+
+  int64_t Halves(int64_t lanes) const { return 2 * ((batch_ + lanes - 1) / lanes); }
 
   template <int lanes>
   void ConvByImage(const Team& team, Lanes<lanes>, const float* images, const float* kernel, float* maps) const {
@@ -386,12 +393,12 @@ class Few {
       for (int64_t o = 0; o < features_; ++o)
         weights[(o / kBlock * taps + tap) * kBlock + o % kBlock] = kernel[tap * features_ + o];
     const int64_t wide = out_width_ * features_;  // of a row of a map
-    InBlocks(team, lanes, [&](int64_t, int64_t image, int64_t count) {
+    InBlocks(team, lanes, [&](int64_t, int64_t image, int64_t count, int64_t first, int64_t end) {
       float *padded = Padded(lanes), *sums = Zeros(kRow, wide * lanes);
-      Rows([&](int64_t here, int64_t there, int64_t some) {
+      Rows(first, end, [&](int64_t here, int64_t there, int64_t some) {
         ToLanes<lanes>(images + image * size + here, size, count, some, &padded[there * lanes]);
       });
-      for (int64_t y = 0; y < out_height_; ++y) {
+      for (int64_t y = first; y < end; ++y) {
         const int64_t above = std::max<int64_t>(0, top_ - y), below = std::min(kh_, top_ + height_ - y);
         for (int64_t begin = 0; begin < out_width_; begin += kSome) {
           const int64_t x = std::min(begin, out_width_ - kSome);
@@ -439,15 +446,15 @@ class Few {
     for (int64_t tap = 0; tap < taps; ++tap) places[tap] = (tap / line_ * row_ + tap % line_) * lanes;
     const int64_t many = places.size(), blocks = (features_ + kBlock - 1) / kBlock, all = blocks * many * kBlock * lanes;
     const int64_t strip = std::max<int64_t>(1, kCache / (wide * lanes));  // rows whose gradients stay in the first cache
-    const int64_t parts = std::min((batch_ + lanes - 1) / lanes, kParts);
+    const int64_t parts = std::min(Halves(lanes), kParts);
     float* sums = Zeros(kSums, parts * all);
-    InBlocks(team, lanes, [&](int64_t part, int64_t image, int64_t count) {
+    InBlocks(team, lanes, [&](int64_t part, int64_t image, int64_t count, int64_t first, int64_t last) {
       float *padded = Padded(lanes), *given = Zeros(kRow, (strip * wide + kBlock) * lanes);
-      Rows([&](int64_t here, int64_t there, int64_t some) {
+      Rows(first, last, [&](int64_t here, int64_t there, int64_t some) {
         ToLanes<lanes>(images + image * size + here, size, count, some, &padded[there * lanes]);
       });
-      for (int64_t begin = 0; begin < out_height_; begin += strip) {
-        const int64_t end = std::min(begin + strip, out_height_), map = out_height_ * wide;
+      for (int64_t begin = first; begin < last; begin += strip) {
+        const int64_t end = std::min(begin + strip, last), map = out_height_ * wide;
         ToLanes<lanes>(grads + image * map + begin * wide, map, count, (end - begin) * wide, given);
         float* total = sums + part * all;
         for (int64_t block = 0; block < blocks; ++block) {
@@ -728,6 +735,9 @@ struct Windows {
     run(std::integral_constant<int, 0>());
   }
 
+  // Whether all of an image is in windows, if these lie side by side.
+  bool Whole() const { return out_height * kh == height && out_width * kw == width; }
+
   // Calls tap(offset of a pixel in its image) for the pixels of window (y, x) that are not padding, row by row.
   template <int side, typename Tap>
   void Pixels(std::integral_constant<int, side>, int64_t y, int64_t x, Tap tap) const {
@@ -799,7 +809,7 @@ ffi::Error WindowMaxGrad(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> g, ffi::Buf
     for (int64_t number = begin; number < end; ++number) {
       const float* image = x.typed_data() + number * size;
       float* to = dx->typed_data() + number * size;
-      std::fill(to, to + size, 0.0f);
+      if (!apart || !of.Whole()) std::fill(to, to + size, 0.0f);
       const float* from = g.typed_data() + number * of.out_height * of.out_width * of.channels;
       for (int64_t y = 0; y < of.out_height; ++y) {
         for (int64_t column = 0; column < of.out_width; ++column, from += of.channels) {
