@@ -1,16 +1,19 @@
 """The task: its recipe's options, what a step and a test tell, pictures, and a run through train.py."""
 
+import json
 from functools import partial
 
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from quick_jit import quick_jit
 from runs import summary
 
-from cnn_jax import UserError, open_dataset
+from cnn_jax import UserError, open_dataset, visualize
 from cnn_jax.data import composed
+from cnn_jax.data.dataset import END
 from cnn_jax.layers import tap
 from cnn_jax.recipes import Recipe
 from cnn_jax.recipes.uses import Caption
@@ -121,6 +124,23 @@ def test_what_a_test_found_is_drawn(scenes, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["attention.png", "captions.png"]
     del records["attention"]
     assert task_of(attention=False).draw(tmp_path, "net", records, scenes) == ["captions.png"]
+
+
+def test_attention_is_drawn_on_what_the_network_was_shown(tmp_path, monkeypatch):
+    """A wide file is seen from one side of its middle to the other, by the network's card; a scene whole."""
+    wide = np.zeros((40, 120, 3), np.uint8)
+    wide[:, 40:80] = 200
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    told = {"filename": "wide.png", "sentences": [{"tokens": ["grey"]}]}
+    file = tmp_path / "set.json"
+    file.write_text(json.dumps({"images": [told | {"split": split} for split in ("train", "test")]}))
+    shown = []
+    monkeypatch.setattr(visualize, "draw_attention", lambda images, *_: shown.extend(images))
+    records = {name: values[:1] for name, values in records_of(open_dataset("composed_captions", "test[:6]")).items()}
+    records |= {"guess": np.array([[END]], np.int32), "label": np.array([[[3, END]]], np.int32)}
+    task_of().draw(tmp_path, "net", records, open_dataset(f"karpathy:{file}?least=1", "test"))
+    assert [image.shape for image in shown] == [(32, 32, 1)]
+    assert shown[0].min() == shown[0].max() == 200
 
 
 @pytest.mark.parametrize(

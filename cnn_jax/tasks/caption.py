@@ -11,6 +11,7 @@ import numpy as np
 
 from cnn_jax import captioning
 from cnn_jax.data.dataset import PAD, Dataset
+from cnn_jax.data.decode import center_crop
 from cnn_jax.layers import taken
 from cnn_jax.models import create_model
 from cnn_jax.tasks.task import Apply, Figure, Records, Task
@@ -93,7 +94,7 @@ class Caption(Task):
         from cnn_jax.visualize import draw_attention, draw_captions
 
         first = slice(0, 12)
-        images = [dataset.pixels(int(index)) for index in records["index"][first]]
+        images = [self._seen(dataset, int(index)) for index in records["index"][first]]
         guesses = [captioning.sentence(guess, dataset.classes) for guess in records["guess"][first]]
         references = [_references(label, dataset)[0] for label in records["label"][first]]
         draw_captions(images, guesses, references, records["exact"][first], out / "captions.png", title)
@@ -102,6 +103,13 @@ class Caption(Task):
         words = [[dataset.classes[token] for token in guess if token != PAD] for guess in records["guess"][:4]]
         draw_attention(images[:4], words, records["attention"][:4].astype(np.float32), out / "attention.png", title)
         return ["captions.png", "attention.png"]
+
+    def _seen(self, dataset: Dataset, index: int) -> np.ndarray:
+        """The part of an image that the network was shown in a test, so that its attention lies where it looked."""
+        image = dataset.pixels(index)
+        if dataset.fixed_size:
+            return image
+        return center_crop(image, self.channels, self.size[0], self.info.crop, self.info.interpolation)
 
 
 def _references(label: np.ndarray, dataset: Dataset) -> list[str]:
