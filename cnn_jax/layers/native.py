@@ -1,6 +1,6 @@
 """What a CPU computes by compiled code of our own and by oneDNN: the extra `onednn`, for Linux on x86-64.
 
-native.cc is compiled at first use (5 s), by the C++ compiler that is there, and kept in the user's cache; XLA calls it
+layers/cpp is compiled at first use (5 s), by the C++ compiler that is there, and kept in the user's cache; XLA calls it
 inside of its programs. Where the library is not installed nothing happens; where it is and no compiler works, one line
 says so. Then XLA computes.
 """
@@ -24,10 +24,10 @@ from cnn_jax.compilation import default_folder
 from cnn_jax.errors import first_line
 from cnn_jax.layers.geometry import Geometry
 
-SOURCE = Path(__file__).with_suffix(".cc")
+SOURCES = Path(__file__).parent / "cpp"  # native.cc and its headers
 PACKAGES = {"onednn-cpu-gomp": "onednn-devel-cpu-gomp", "onednn": "onednn-devel"}  # the library: its headers
 OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-w", "-shared", "-fPIC")
-KINDS = ("conv", "input_grad", "kernel_grad")  # as in native.cc
+KINDS = ("conv", "input_grad", "kernel_grad")  # as in onednn.h
 
 
 def convolution(name: str, geometry: Geometry, first: jax.Array, second: jax.Array) -> jax.Array:
@@ -114,7 +114,8 @@ def _installed() -> tuple[Path, Path] | None:
 
 def _built(library: Path, headers: Path) -> Path:
     """The compiled native.cc, from the cache or made now."""
-    facts = (SOURCE.read_text(), OPTIONS, jax.__version__, library, library.stat().st_size, default_folder().name)
+    text = [file.read_text() for file in sorted(SOURCES.iterdir())]
+    facts = (text, OPTIONS, jax.__version__, library, library.stat().st_size, default_folder().name)
     path = default_folder().parent / f"native-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.so"
     if path.exists():
         return path
@@ -125,7 +126,7 @@ def _built(library: Path, headers: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder, path.name)
         places = [f"-I{headers}", f"-I{jax.ffi.include_dir()}", f"-Wl,-rpath,{library.parent}"]
-        command = [compiler, *OPTIONS, *places, str(SOURCE), str(library), "-o", str(made)]
+        command = [compiler, *OPTIONS, *places, str(SOURCES / "native.cc"), str(library), "-o", str(made)]
         if (run := subprocess.run(command, capture_output=True, text=True, check=False)).returncode:
             raise RuntimeError(f"{compiler} fails: {run.stderr}")
         made.replace(path)  # whole, or not at all: other processes may be at it, too

@@ -1,0 +1,58 @@
+// Registers.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+namespace cnn_jax {
+
+// So many floats side by side in a register, by the vectors of GCC and Clang, which know what a comparison chooses.
+template <int count>
+struct Lanes {
+  typedef float Floats __attribute__((vector_size(4 * count)));
+  typedef int32_t Numbers __attribute__((vector_size(4 * count)));
+
+  static Floats Load(const float* from) {
+    Floats values;
+    std::memcpy(&values, from, sizeof values);
+    return values;
+  }
+  static void Store(const Floats& values, float* to) { std::memcpy(to, &values, sizeof values); }
+  static Floats All(float value) { return Floats{} + value; }
+
+  // Lane l of register r becomes lane r of register l.
+  static void Transpose(Floats (&of)[count]) { Swap<1>(of); }
+
+ private:
+  using Every = std::make_integer_sequence<int32_t, count>;
+
+  // Exchanges what stands `step` lanes from the diagonal, in blocks of so many.
+  template <int32_t step>
+  static void Swap(Floats (&of)[count]) {
+    if constexpr (step < count) {
+      for (int r = 0; r < count; ++r)
+        if (!(r & step)) Exchange<step>(of[r], of[r + step], Every());
+      Swap<2 * step>(of);
+    }
+  }
+
+  template <int32_t step, int32_t... lane>
+  static void Exchange(Floats& a, Floats& b, std::integer_sequence<int32_t, lane...>) {
+#if __has_builtin(__builtin_shufflevector)
+    const Floats first = __builtin_shufflevector(a, b, (lane & step ? count + lane - step : lane)...);
+    b = __builtin_shufflevector(a, b, (lane & step ? count + lane : lane + step)...);
+    a = first;
+#else  // GCC before 12
+    float first[count], second[count];
+    Store(a, first);
+    Store(b, second);
+    ((lane & step ? void() : std::swap(first[lane + step], second[lane])), ...);
+    a = Load(first);
+    b = Load(second);
+#endif
+  }
+};
+
+}  // namespace cnn_jax
