@@ -11,13 +11,13 @@
 namespace cnn_jax {
 
 // Rows of (G, N, C) that are added in float32, in the first cache, before they join a sum in float64.
-constexpr int64_t kBlock = 64;
+constexpr int64_t kTogether = 64;
 
 // Calls block(group, first row, rows, sums) for blocks of a group's rows, and finish(group, sums) with those of the
 // group's parts: sums are `many` times C float64, and one more. The same numbers for any number of threads.
 template <typename Block, typename Finish>
 void OverRows(const Team& team, int64_t groups, int64_t rows, int64_t channels, int many, Block block, Finish finish) {
-  const int64_t blocks = (rows + kBlock - 1) / kBlock, pieces = std::min(kParts, (blocks + 3) / 4);
+  const int64_t blocks = (rows + kTogether - 1) / kTogether, pieces = std::min(kParts, (blocks + 3) / 4);
   std::vector<std::vector<double>> sums(groups * pieces);
   team.Run(groups * pieces, [&](int64_t, int64_t first, int64_t end) {
     std::vector<float> some(many * channels);
@@ -25,7 +25,7 @@ void OverRows(const Team& team, int64_t groups, int64_t rows, int64_t channels, 
       const int64_t group = i / pieces, piece = i % pieces;
       sums[i].resize(many * channels + 1);
       for (int64_t b = blocks * piece / pieces; b < blocks * (piece + 1) / pieces; ++b)
-        block(group, b * kBlock, std::min(kBlock, rows - b * kBlock), some, sums[i]);
+        block(group, b * kTogether, std::min(kTogether, rows - b * kTogether), some, sums[i]);
     }
   });
   for (int64_t group = 0; group < groups; ++group) finish(group, &sums[group * pieces], pieces);
