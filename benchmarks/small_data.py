@@ -1,4 +1,4 @@
-"""Whole runs on digits that live on the device: train.py beside PyTorch's best loop, in turn.
+"""Whole runs on a set that lives on the device: train.py beside PyTorch's best loop, in turn.
 
     uv run python -m benchmarks.small_data --torch-python PYTHON [--networks NAME ...] [--batch 128] [--epochs N]
         [--rounds 3] [--contenders ours,torch,compile] [--dataset fashion_mnist --dir DIR]
@@ -6,10 +6,9 @@
 All train the same network on mnist_5k's 4,000 images without augmentation, resident as float32 for PyTorch, and test
 it on 1,000 after each epoch: SGD with momentum, weight decay on kernels, a cosine after an epoch of warm-up. Its epochs
 are 31 steps of 128, and train.py saves each; a larger set (`cnn-jax prepare fashion_mnist --data-dir DIR`) says what
-steps are worth. Images/s
-are those of training alone, without tests and compiling. "99 %" is the time from the start of the command to the end
-of the first epoch from which on the test's top-1 is at least 99 % of the last epoch's; nothing compiled is kept from
-run to run. small_set compares ways of images into the same step.
+steps are worth. Images/s are those of training alone, without tests and compiling. "99 %" is the time from the start of
+the command to the end of the first epoch from which on the test's top-1 is at least 99 % of the last epoch's; nothing
+compiled is kept from run to run. small_set compares ways of images into the same step.
 """
 
 import json
@@ -27,6 +26,7 @@ from benchmarks.contender import Rows, shown, versions
 from benchmarks.networks import ROOT, Job
 from benchmarks.report import PACKAGES, command_line, write
 from benchmarks.speed import CONTENDERS
+from cnn_jax import UserError, open_dataset
 
 DECAY = 5e-4
 RATE = {"lenet5_modern": 0.05, "resnet20_cifar": 0.1}
@@ -121,6 +121,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dir", help="of prepared data sets")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(argv)
+    try:
+        open_dataset(options.dataset, "train", options.dir)
+    except UserError as error:
+        parser.error(str(error))
     contenders = [name for name in options.contenders if name == "ours" or options.torch_python]
     results: dict[str, dict[str, list[dict[str, Any]]]] = {}
     notes = [] if options.torch_python else ["Without PyTorch: no --torch-python."]

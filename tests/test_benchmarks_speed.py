@@ -124,6 +124,12 @@ def test_a_whole_run_is_reported_with_the_time_to_its_accuracy(tmp_path, data_di
     assert 0 < run["to_99_s"] <= run["all_s"]
 
 
+def test_a_data_set_that_is_none_is_told_in_a_line(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        small_data.main(["--dataset", "fashion_mnits"])
+    assert capsys.readouterr().err.endswith("error: unknown data set 'fashion_mnits'; did you mean fashion_mnist?\n")
+
+
 def test_the_time_to_99_percent_is_of_the_epoch_from_which_on_all_are_good():
     found = small_data.found([1.0, 2.0, 3.0, 4.0], [0.97, 0.9, 0.975, 0.98], images_per_s=5)
     assert found == {"images_per_s": 5, "to_99_s": 3.0, "all_s": 4.0, "top1": 0.98}

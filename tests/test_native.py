@@ -103,6 +103,38 @@ def test_convolutions_over_few_channels(size, window, pads, channels, features, 
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+BITS = """
+import hashlib, os, sys
+if sys.argv[1] == "one":
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from functools import partial
+import jax, numpy as np
+from cnn_jax.layers import native
+from cnn_jax.layers.geometry import Geometry
+assert native.ready()
+numbers = lambda *shape: np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+square = lambda size: Geometry((size, size), (3, 3), (1, 1), ((1, 1), (1, 1)), 1, (1, 1))
+if sys.argv[1] == "onednn":
+    conv = jax.jit(partial(native.convolution, "conv", square(8)))
+    jax.block_until_ready(conv(numbers(1, 8, 8, 32), numbers(3, 3, 32, 32)))
+found = [jax.jit(native.moments)(numbers(1, 9000, 7)), jax.jit(native.sums)(numbers(1, 9000, 7), numbers(1, 9000, 7))]
+for features in (6, 12):
+    grad = jax.jit(partial(native.convolution, "kernel_grad", square(14)))
+    found.append(grad(numbers(70, 14, 14, 3), numbers(70, 14, 14, features)))
+print(hashlib.sha256(b"".join(np.asarray(one).tobytes() for one in jax.tree.leaves(found))).hexdigest())
+"""
+
+
+@needed
+def test_bits_depend_neither_on_how_many_threads_there_are_nor_on_whose():
+    """All cores by XLA's threads, one core, and OpenMP's threads once oneDNN has computed."""
+    runs = [
+        subprocess.run([sys.executable, "-c", BITS, kind], capture_output=True, text=True, check=True)
+        for kind in ("all", "one", "onednn")
+    ]
+    assert len({run.stdout for run in runs}) == 1 and len(runs[0].stdout) == 65
+
+
 @needed
 def test_a_convolution_that_onednn_refuses_is_an_error_and_no_crash():
     impossible = Geometry((3, 3), (2, 2), (1, 1), ((0, 0), (0, 0)), 2)  # 3 channels in 2 groups

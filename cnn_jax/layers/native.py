@@ -114,7 +114,7 @@ def _installed() -> tuple[Path, Path] | None:
 
 def _built(library: Path, headers: Path) -> Path:
     """The compiled native.cc, from the cache or made now."""
-    text = [file.read_text() for file in sorted(SOURCES.iterdir())]
+    text = [file.read_text() for file in sorted((*SOURCES.glob("*.h"), SOURCES / "native.cc"))]
     facts = (text, OPTIONS, jax.__version__, library, library.stat().st_size, default_folder().name)
     path = default_folder().parent / f"native-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.so"
     if path.exists():
