@@ -43,19 +43,19 @@ class Few {
     };
     if (how[0] != kInputGrad && few.features_ > 8) return by_feature(Lanes<kMost>());
     if (how[0] != kInputGrad && few.batch_ < 8) return by_feature(Lanes<8>());
-    few.batch_ < 2 * kLanes ? by_image(Lanes<8>()) : by_image(Lanes<kLanes>());
+    few.batch_ < 2 * kWidest ? by_image(Lanes<8>()) : by_image(Lanes<kWidest>());
   }
 
  private:
   static constexpr int kMost = 16;     // channels
   static constexpr int kCache = 6144;  // floats in half of a first cache
   // Sums that are made at once: of kPixels pixels or taps and all features, which are a register or two; or of kSome
-  // pixels or taps and kBlock features, each a register for kLanes images.
+  // pixels or taps and kBlock features, each a register for kWidest images.
   static constexpr int kBlock = 6;
 #ifdef __AVX512F__
-  static constexpr int kLanes = 16, kPixels = 10, kSome = 4;
+  static constexpr int kPixels = 10, kSome = 4;
 #else
-  static constexpr int kLanes = 8, kPixels = 5, kSome = 2;
+  static constexpr int kPixels = 5, kSome = 2;
 #endif
 
   int64_t batch_, height_, width_, channels_, out_height_, out_width_, features_, kh_, kw_, top_, left_;
@@ -184,10 +184,10 @@ class Few {
               const float* seen = &padded[((y + i) * row_ + x * channels_) * lanes];
               const float* weight = &weights[(block * taps + i * line_) * kBlock];
               for (int64_t tap = from; tap < to; ++tap) {
-                for (int p = 0; p < kSome; ++p) {
-                  const auto pixel = L::Load(seen + (p * channels_ + tap) * lanes);
-                  for (int o = 0; o < kBlock; ++o) sum[p][o] += pixel * weight[tap * kBlock + o];
-                }
+                typename L::Floats pixel[kSome];
+                for (int p = 0; p < kSome; ++p) pixel[p] = L::Load(seen + (p * channels_ + tap) * lanes);
+                for (int o = 0; o < kBlock; ++o)
+                  for (int p = 0; p < kSome; ++p) sum[p][o] += pixel[p] * weight[tap * kBlock + o];
               }
             }
             for (int p = 0; p < kSome; ++p)
@@ -242,11 +242,11 @@ class Few {
             for (int64_t y = begin; y < end; ++y) {
               const float* seen = padded + y * row_ * lanes;
               for (int64_t x = 0; x < out_width_; ++x, seen += channels_ * lanes, g += features_ * lanes) {
-                typename L::Floats grad[kBlock];
-                for (int o = 0; o < kBlock; ++o) grad[o] = L::Load(g + o * lanes);
-                for (int t = 0; t < kSome; ++t) {
-                  const auto pixel = L::Load(seen + places[tap + t]);
-                  for (int o = 0; o < kBlock; ++o) sum[t][o] += pixel * grad[o];
+                typename L::Floats pixel[kSome];
+                for (int t = 0; t < kSome; ++t) pixel[t] = L::Load(seen + places[tap + t]);
+                for (int o = 0; o < kBlock; ++o) {
+                  const auto grad = L::Load(g + o * lanes);
+                  for (int t = 0; t < kSome; ++t) sum[t][o] += pixel[t] * grad;
                 }
               }
             }
@@ -257,11 +257,11 @@ class Few {
     });
     for (int64_t tap = 0; tap < taps; ++tap) {
       for (int64_t o = 0; o < features_; ++o) {
-        float total = 0;
         const float* from = sums + ((o / kBlock * many + tap) * kBlock + o % kBlock) * lanes;
-        for (int64_t part = 0; part < parts; ++part)
-          for (int n = 0; n < lanes; ++n) total += from[part * all + n];
-        kernel[tap * features_ + o] = total;
+        typename L::Floats total{};
+        for (int64_t part = 0; part < parts; ++part) total += L::Load(from + part * all);
+        kernel[tap * features_ + o] = 0;
+        for (int n = 0; n < lanes; ++n) kernel[tap * features_ + o] += total[n];
       }
     }
   }

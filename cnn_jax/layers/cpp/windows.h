@@ -16,7 +16,7 @@ namespace cnn_jax {
 struct Windows {
   int64_t height, width, channels, out_height, out_width;
   int64_t kh, kw, sh, sw, top, left;
-  int64_t sixteen;  // pixels that have 16 channels, or a few more
+  int64_t beyond;  // of a row's windows, from the left: a register may reach beyond the last channel of their pixels
 
   Windows(ffi::Span<const int64_t> images, ffi::Span<const int64_t> maps, ffi::Span<const int64_t> numbers)
       : height(images[1]),
@@ -29,8 +29,11 @@ struct Windows {
         sh(numbers[2]),
         sw(numbers[3]),
         top(numbers[4]),
-        left(numbers[5]),
-        sixteen(16 / channels + 1) {}
+        left(numbers[5]) {
+    // What lies there are pixels of the same row, and what is written there is written again, by the next windows.
+    const int64_t pixels = (kWidest / 2 - 2 + channels) / channels, room = width - pixels - kw + left;
+    beyond = room < 0 ? 0 : std::min(out_width - pixels, room / sw + 1);
+  }
 
   // Calls run(side) with the side of square windows, if there is no padding and that of few pixels, which are worth a
   // program of their own; else with 0.
@@ -60,22 +63,15 @@ struct Windows {
       for (int64_t j = std::max<int64_t>(start, 0); j < std::min(start + kw, width); ++j)
         tap((i * width + j) * channels);
   }
-
-  // Whether 16 floats more may be read behind the window's pixels, and as many may be written behind its maximum: the
-  // windows whose those are come later, in the same row.
-  bool Beyond(int64_t y, int64_t x) const {
-    const int64_t row = std::min(y * sh - top + kh, height) - 1, column = std::min(x * sw - left + kw, width);
-    return x + sixteen < out_width && (row * width + column) * channels + 16 <= height * width * channels;
-  }
 };
 
 // Calls run(first channel, Lanes) for parts of the channels; with `beyond` the last part may go beyond them.
 template <typename Run>
 void InParts(int64_t channels, bool beyond, Run run) {
   int64_t c = 0;
-  for (; c + 16 <= channels; c += 16) run(c, Lanes<16>());
-  if (beyond && c + 8 < channels) return run(c, Lanes<16>());
-  if (beyond && c + 4 < channels) return run(c, Lanes<8>());
+  for (; c + kWidest <= channels; c += kWidest) run(c, Lanes<kWidest>());
+  if (beyond && c + kWidest / 2 < channels) return run(c, Lanes<kWidest>());
+  if (beyond && c + kWidest / 4 < channels) return run(c, Lanes<kWidest / 2>());
   for (; c + 4 <= channels; c += 4) run(c, Lanes<4>());
   for (; c + 2 <= channels; c += 2) run(c, Lanes<2>());
   for (; c < channels; ++c) run(c, Lanes<1>());
@@ -90,7 +86,7 @@ ffi::Error WindowMax(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::ResultB
       const float* image = x.typed_data() + number * of.height * of.width * of.channels;
       float* to = y->typed_data() + row * of.out_width * of.channels;
       for (int64_t column = 0; column < of.out_width; ++column, to += of.channels) {
-        InParts(of.channels, of.Beyond(top, column), [&](int64_t first, auto lanes) {
+        InParts(of.channels, column < of.beyond, [&](int64_t first, auto lanes) {
           auto best = lanes.All(-std::numeric_limits<float>::infinity());
           of.Pixels(side, top, column, [&](int64_t pixel) {
             const auto seen = lanes.Load(image + pixel + first);
@@ -111,7 +107,7 @@ ffi::Error WindowMaxGrad(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> g, ffi::Buf
   const Windows of(x.dimensions(), g.dimensions(), numbers);
   const int64_t size = of.height * of.width * of.channels;
   const bool apart = of.sh >= of.kh && of.sw == of.kw;  // no pixel of a row is in two windows, or in none
-  const bool whole = apart && of.channels < 16;         // a pixel is written at once, from left to right
+  const bool whole = apart && of.channels < kWidest;    // a pixel is written at once, from left to right
   auto images = [&](auto side, int64_t begin, int64_t end) {
     for (int64_t number = begin; number < end; ++number) {
       const float* image = x.typed_data() + number * size;
@@ -120,7 +116,7 @@ ffi::Error WindowMaxGrad(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> g, ffi::Buf
       const float* from = g.typed_data() + number * of.out_height * of.out_width * of.channels;
       for (int64_t y = 0; y < of.out_height; ++y) {
         for (int64_t column = 0; column < of.out_width; ++column, from += of.channels) {
-          InParts(of.channels, whole && of.Beyond(y, column), [&](int64_t first, auto lanes) {
+          InParts(of.channels, whole && column < of.beyond, [&](int64_t first, auto lanes) {
             auto best = lanes.All(-std::numeric_limits<float>::infinity());
             typename decltype(lanes)::Numbers where{};
             int32_t tap = 0;
