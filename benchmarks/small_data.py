@@ -120,6 +120,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dataset", default="mnist_5k", help="of grey images in ten classes")
     parser.add_argument("--dir", help="of prepared data sets")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--name", default="small_data", help="of the files")
     options = parser.parse_args(argv)
     try:
         open_dataset(options.dataset, "train", options.dir)
@@ -158,7 +159,7 @@ def main(argv: list[str] | None = None) -> int:
     used = versions(*PACKAGES)
     if options.torch_python:
         used |= json.loads(Job("", 0, task="versions").output(options.torch_python, "rivals_torch"))
-    write(options.out, "small_data", title, {"": rows_of(results)}, results, used=used, notes=notes)
+    write(options.out, options.name, title, {"": rows_of(results)}, results, used=used, notes=notes)
     return int(not all(next(iter(by.values())) for by in results.values()))
 
 
