@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 #include <utility>
 
 namespace cnn_jax {
@@ -20,14 +19,11 @@ constexpr int kWidest = 8;
 template <int count>
 struct Lanes {
   typedef float Floats __attribute__((vector_size(4 * count)));
+  typedef float Anywhere __attribute__((vector_size(4 * count), aligned(4), may_alias));
   typedef int32_t Numbers __attribute__((vector_size(4 * count)));
 
-  static Floats Load(const float* from) {
-    Floats values;
-    std::memcpy(&values, from, sizeof values);
-    return values;
-  }
-  static void Store(const Floats& values, float* to) { std::memcpy(to, &values, sizeof values); }
+  static Floats Load(const float* from) { return *reinterpret_cast<const Anywhere*>(from); }
+  static void Store(const Floats& values, float* to) { *reinterpret_cast<Anywhere*>(to) = values; }
   static Floats All(float value) { return Floats{} + value; }
 
   // Lane l of register r becomes lane r of register l.
